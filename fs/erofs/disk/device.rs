@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device table: where data lies that is not in the primary device.
+
+use zerocopy::byteorder::little_endian::{U16, U32};
+use zerocopy::FromBytes as _;
+use zerocopy_derive::{FromBytes, Immutable, KnownLayout, Unaligned};
+
+use crate::super_block::until_nul;
+use crate::{Error, Result, SuperBlock};
+
+/// Size of a slot of the device table in bytes.
+pub const DEVICE_SLOT_SIZE: usize = 128;
+
+/// A slot of the device table as it is on disk.
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawDeviceSlot {
+    /// Offset 0: what the device is, for example a digest or a file name, padded with NULs.
+    tag: [u8; 64],
+    /// Offset 64: size of the device in blocks.
+    blocks: U32,
+    /// Offset 68: the device's first block in the unified address space of device 0, or 0 if it is
+    /// not in there.
+    mapped: U32,
+    /// Offset 72: more bits of `blocks` in a 48-bit image.
+    _blocks_high: U16,
+    /// Offset 74: more bits of `mapped` in a 48-bit image.
+    _mapped_high: U16,
+    /// Offset 76: reserved.
+    _reserved: [u8; 52],
+}
+
+const _: () = assert!(size_of::<RawDeviceSlot>() == DEVICE_SLOT_SIZE);
+
+/// A device besides the primary one.
+#[derive(Clone, Debug)]
+pub struct DeviceSlot {
+    tag: [u8; 64],
+    blocks: u32,
+    mapped: u32,
+}
+
+impl DeviceSlot {
+    /// Reads a slot from its [`DEVICE_SLOT_SIZE`] bytes; see [`SuperBlock::device_slot_offset`].
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let (raw, _) = RawDeviceSlot::ref_from_prefix(bytes)
+            .map_err(|_| Error::Corrupt("device slot: too short"))?;
+        Ok(DeviceSlot {
+            tag: raw.tag,
+            blocks: raw.blocks.get(),
+            mapped: raw.mapped.get(),
+        })
+    }
+
+    /// What the device is: up to 64 bytes, none if the image does not tell.
+    pub fn tag(&self) -> &[u8] {
+        until_nul(&self.tag)
+    }
+
+    /// Size of the device in blocks.
+    pub fn blocks(&self) -> u64 {
+        u64::from(self.blocks)
+    }
+
+    /// First block of the device in the unified address space of device 0, `None` if it is not in
+    /// there.
+    pub fn mapped(&self) -> Option<u64> {
+        (self.mapped != 0).then_some(u64::from(self.mapped))
+    }
+}
+
+/// An address as files use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// 0 is the unified address space: the primary device, and other devices that are mapped into
+    /// it. `n` is the device of slot `n - 1`.
+    pub device: u16,
+    /// Byte offset, a multiple of the block size.
+    pub start: u64,
+}
+
+/// A place on one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// 0 is the primary device, `n` is the device of slot `n - 1`.
+    pub device: u16,
+    /// Byte offset on that device.
+    pub start: u64,
+    /// How many bytes from `start` on are there: up to the end of the device, or up to where, in
+    /// the unified address space, another device begins. Never 0. The end of the primary device is
+    /// not known here, and is [`u64::MAX`].
+    pub len: u64,
+}
+
+/// Finds the device on which an address lies. `slots` is the whole device table, in order.
+///
+/// # Errors
+///
+/// The device does not exist, or ends before the address.
+pub fn resolve(super_block: &SuperBlock, slots: &[DeviceSlot], address: Address) -> Result<Place> {
+    const BEYOND: Error = Error::Corrupt("block address: beyond its device");
+
+    // 32-bit block numbers and block sizes of up to 4096 bytes: nothing is lost.
+    let bytes = |blocks: u64| blocks.wrapping_shl(super_block.block_bits());
+
+    if let Some(index) = address.device.checked_sub(1) {
+        let slot = slots
+            .get(usize::from(index))
+            .ok_or(Error::Corrupt("device id: not in the device table"))?;
+        return match bytes(slot.blocks()).checked_sub(address.start) {
+            None | Some(0) => Err(BEYOND),
+            Some(len) => Ok(Place {
+                device: address.device,
+                start: address.start,
+                len,
+            }),
+        };
+    }
+
+    let mut len = u64::MAX.checked_sub(address.start).ok_or(BEYOND)?;
+    // An open range would overflow behind the last of 65535 devices.
+    for (device, slot) in (1..=u16::MAX).zip(slots) {
+        let Some(mapped) = slot.mapped().map(bytes) else {
+            continue;
+        };
+        match address.start.checked_sub(mapped) {
+            // The device begins after the address, and ends what can be there.
+            None => len = len.min(mapped.saturating_sub(address.start)),
+            Some(start) => match bytes(slot.blocks()).checked_sub(start) {
+                None | Some(0) => (),
+                Some(len) => return Ok(Place { device, start, len }),
+            },
+        }
+    }
+    if len == 0 {
+        return Err(BEYOND);
+    }
+    Ok(Place {
+        device: 0,
+        start: address.start,
+        len,
+    })
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The EROFS on-disk format: what the bytes of an image mean, for files that are not compressed.
+//!
+//! The caller reads bytes and hands them in; this crate checks them and hands back numbers of the
+//! machine. It does no I/O, takes no lock, and allocates nothing. An image is not trusted: every
+//! value is checked before it is used in arithmetic or as an index, and whatever a crafted image
+//! holds, the answer is a value or an [`Error`].
+//!
+//! An image is a sequence of blocks of 512 to 4096 bytes in the primary device. All numbers are
+//! little-endian.
+//!
+//! | what | where | in |
+//! | --- | --- | --- |
+//! | super block | byte 1024 | [`SuperBlock`] |
+//! | device table | 128-byte slots, from the super block | [`DeviceSlot`] |
+//! | inode `nid` | metadata area + 32 * `nid` | [`Inode`] |
+//! | extended attributes | directly behind the inode | [`Inode::xattrs`] |
+//! | chunk map, or inline tail | behind the attributes | [`ChunkMap`], [`Layout`] |
+//! | file data, directory blocks | whole blocks of any device | [`Layout`], [`DirBlock`] |
+//!
+//! Sources: `Documentation/filesystems/erofs.rst` and `fs/erofs/erofs_fs.h` of Linux 7.3.
+
+// Kbuild gives `no_std` on the command line, and warns when it is given twice.
+#![cfg_attr(not(CONFIG_RUST), no_std)]
+#![deny(unsafe_code)]
+#![deny(missing_docs)]
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+mod chunk;
+mod crc32c;
+mod device;
+mod dirent;
+mod error;
+mod inode;
+mod super_block;
+
+pub use chunk::{ChunkEntry, ChunkMap};
+pub use device::{resolve, Address, DeviceSlot, Place, DEVICE_SLOT_SIZE};
+pub use dirent::{BlockSearch, DirBlock, DirEntry, Search, Step, NAME_MAX};
+pub use error::{Error, Result};
+pub use inode::{device_number, Inode, Layout, EXTENDED_INODE_SIZE};
+pub use super_block::{SuperBlock, MAGIC, SUPER_OFFSET, SUPER_SIZE};
