@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * The wire format between cachefiles_demand.ko and the daemon that fills its
+ * cache. This file is the one place where it is written down.
+ */
+#ifndef _UAPI_LINUX_CACHEFILES_DEMAND_H
+#define _UAPI_LINUX_CACHEFILES_DEMAND_H
+
+#include <linux/types.h>
+
+/**
+ * DOC: The cachefiles_demand device
+ *
+ * A cache file is sparse, and a hole in it means "not fetched yet". A read that
+ * meets a hole becomes a request; the daemon reads the request from the device,
+ * writes the bytes into the cache file, and answers. Data never passes through
+ * the device. All integers are in the byte order of the machine.
+ *
+ * **open(2)**
+ *
+ * ====== ==============================================
+ * EPERM  the caller lacks CAP_SYS_ADMIN
+ * EBUSY  the device is open already: one daemon serves it
+ * ====== ==============================================
+ *
+ * **read(2)** fills the buffer with as many whole records, each a &struct
+ * cachefiles_demand_req, as fit and as are waiting, and returns their size in
+ * bytes. It never blocks. Every record is delivered once.
+ *
+ * ======== ==========================================================
+ * 0        nothing is waiting, or no cache is bound yet
+ * EMSGSIZE the buffer has not even room for one record
+ * EFAULT   the buffer cannot be written; nothing counts as delivered
+ * ======== ==========================================================
+ *
+ * **poll(2)** reports EPOLLIN exactly when a read would return more than 0.
+ * Every new record wakes, so that edge-triggered epoll works.
+ *
+ * **write(2)** takes one command of ASCII text: a word, then, after white space,
+ * its arguments. A command has at most %CACHEFILES_DEMAND_COMMAND_MAX bytes; one
+ * trailing newline is allowed and ignored. Numbers are decimal, or hexadecimal
+ * after "0x". Success returns the size of the command.
+ *
+ * ================= ========================================================
+ * ``dir PATH``      the root of the cache: an absolute path
+ * ``tag NAME``      the name of the cache, by which a mount can choose it;
+ *                   without this command it is "CacheFiles"
+ * ``bind``          put the cache into service
+ * ``done ID``       the request's bytes are in the cache file. The kernel looks
+ *                   once: if a hole is left there, the reader gets EIO
+ * ``fail ID ERRNO`` the bytes cannot be had; the reader gets ERRNO, which is
+ *                   positive, 1 to 4095
+ * ================= ========================================================
+ *
+ * A command that fails changes nothing:
+ *
+ * ========== ================================================================
+ * EOPNOTSUPP the word is no command
+ * EINVAL     the command is empty or too long, holds a NUL byte, or an argument
+ *            is missing, malformed or out of range
+ * EEXIST     ``dir`` or ``tag`` was given before
+ * EBUSY      ``dir``, ``tag`` or ``bind`` after the cache was bound
+ * EINVAL     ``bind`` without ``dir``; ``done`` or ``fail`` before ``bind``, or
+ *            with an id that is unknown, answered already, or was never delivered
+ * ENOENT     ``bind``: there is nothing at PATH
+ * ENOTDIR    ``bind``: PATH is not a directory
+ * EROFS      ``bind``: PATH is on a read-only file system
+ * EOPNOTSUPP ``bind``: the file system at PATH cannot hold a cache; it needs
+ *            extended attributes and sparse files
+ * ========== ================================================================
+ *
+ * **close(2)** fails every request that has no answer with EIO. The cache stays
+ * bound while mounts use it: what is present can be read, what is missing gives
+ * EIO. A later opener that gives the same ``dir`` and ``tag`` takes it over.
+ *
+ * Cache files
+ * -----------
+ *
+ * A cache file is PATH/cache/I<volume>/@<fan>/<name>: the fan is two
+ * hexadecimal digits, the low eight bits of the hash of the volume's and the
+ * blob's key, and the name is "D" and the key when all of the key's bytes are
+ * printable and none is a slash. The daemon makes the file, sparse and with its
+ * final size, before anything mounts it; the kernel never changes the size. The
+ * file and the volume's directory carry the attribute "user.CacheFiles.cache".
+ *
+ * The daemon fills a file with pwrite(2), in whole blocks of
+ * %CACHEFILES_DEMAND_BLOCK bytes; only a blob's last block may be shorter.
+ * It must use neither mmap(2) nor fallocate(2): both can make a range count as
+ * present before its bytes have arrived.
+ */
+
+/* The device node, mode 0600. */
+#define CACHEFILES_DEMAND_DEVICE	"/dev/cachefiles_demand"
+
+/* Room for a cache file's name in a record, with the NUL byte that ends it. */
+#define CACHEFILES_DEMAND_PATH_LEN	256
+
+/* The longest command in bytes. */
+#define CACHEFILES_DEMAND_COMMAND_MAX	4095
+
+/* The unit, in bytes, in which data is missing, asked for and written. */
+#define CACHEFILES_DEMAND_BLOCK		4096
+
+/**
+ * struct cachefiles_demand_req - a range of a cache file that a reader waits for
+ * @id: names the request in the answer; never used twice while the module is loaded
+ * @off: where the range starts, in bytes from the start of the cache file; a
+ *	multiple of %CACHEFILES_DEMAND_BLOCK
+ * @len: size of the range in bytes, never 0; a multiple of
+ *	%CACHEFILES_DEMAND_BLOCK unless the range ends where the file ends
+ * @path: the cache file's name without any directory, e.g. "Dtest.img", padded
+ *	with NUL bytes, of which there is at least one
+ *
+ * 280 bytes, without padding on any architecture.
+ */
+struct cachefiles_demand_req {
+	__u64 id;
+	__u64 off;
+	__u64 len;
+	char path[CACHEFILES_DEMAND_PATH_LEN];
+};
+
+#endif /* _UAPI_LINUX_CACHEFILES_DEMAND_H */

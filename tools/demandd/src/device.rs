@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The device: opening it, binding a cache, reading requests, giving answers.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{anyhow, Context, Result};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{retry_on_intr, Errno};
+
+use crate::abi::{Command, Request, RECORD_SIZE};
+
+/// How many records one read asks for.
+const BATCH: usize = 64;
+
+/// What speaks the wire format: the kernel's device, or a stand-in of a test.
+pub trait Device: Sync {
+    /// What to poll for requests.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// One `read(2)`: whole records, or 0 when nothing waits.
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// One `write(2)`: one command.
+    fn write(&self, command: &[u8]) -> io::Result<()>;
+}
+
+/// The kernel's device.
+#[derive(Debug)]
+pub struct Node(OwnedFd);
+
+impl Node {
+    /// Opens the device. Fails with a message that says what to do.
+    pub fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
+        retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))
+            .map(Self)
+            .map_err(|errno| {
+                let advice = match errno {
+                    Errno::NOENT | Errno::NODEV | Errno::NXIO => {
+                        "the kernel module is not loaded: run `modprobe cachefiles_demand`"
+                    }
+                    Errno::BUSY => "another daemon serves the cache: only one can",
+                    Errno::PERM | Errno::ACCESS => "this takes CAP_SYS_ADMIN: run demandd as root",
+                    _ => return anyhow!(io::Error::from(errno)),
+                };
+                anyhow!(io::Error::from(errno)).context(advice)
+            })
+            .with_context(|| format!("cannot open {}", path.display()))
+    }
+}
+
+impl From<OwnedFd> for Node {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl Device for Node {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(retry_on_intr(|| rustix::io::read(&self.0, &mut *buffer))?)
+    }
+
+    fn write(&self, command: &[u8]) -> io::Result<()> {
+        // A command that is taken at all is taken whole.
+        match retry_on_intr(|| rustix::io::write(&self.0, command))? {
+            n if n == command.len() => Ok(()),
+            n => Err(io::Error::other(format!(
+                "the device took {n} of {} bytes",
+                command.len()
+            ))),
+        }
+    }
+}
+
+/// Gives one command.
+pub fn command(device: &dyn Device, command: Command<'_>) -> Result<()> {
+    let text = command.to_bytes()?;
+    Ok(device.write(&text)?)
+}
+
+/// Puts the cache below `root` into service. Fails with a message that says what to do.
+pub fn bind(device: &dyn Device, root: &Path, tag: &str) -> Result<()> {
+    // The kernel takes absolute paths only.
+    let root = root
+        .canonicalize()
+        .with_context(|| format!("no cache root {}", root.display()))
+        .context("run `demandd prepare` first")?;
+    for step in [Command::Dir(&root), Command::Tag(tag), Command::Bind] {
+        command(device, step).map_err(|error| {
+            let advice = match errno_of(&error) {
+                Some(Errno::NOTDIR) => "the cache root is not a directory",
+                Some(Errno::NOENT) => "the cache root does not exist: run `demandd prepare` first",
+                Some(Errno::ROFS) => "the cache root is on a read-only file system",
+                Some(Errno::OPNOTSUPP) => {
+                    "the cache root's file system lacks extended attributes or sparse files: ext4, XFS and btrfs have both"
+                }
+                Some(Errno::EXIST | Errno::BUSY) => "the device has a cache already",
+                Some(Errno::INVAL) => "the kernel does not accept the argument",
+                _ => "the kernel refuses",
+            };
+            error.context(format!("{step}: {advice}"))
+        })?;
+    }
+    Ok(())
+}
+
+/// The errno that lies at the bottom of an error, if there is one.
+pub fn errno_of(error: &anyhow::Error) -> Option<Errno> {
+    error.chain().find_map(|cause| {
+        let raw = cause.downcast_ref::<io::Error>()?.raw_os_error()?;
+        Some(Errno::from_raw_os_error(raw))
+    })
+}
+
+/// Reads all requests that wait, a batch at a time.
+#[derive(Debug)]
+pub struct Requests {
+    buffer: Vec<u8>,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            buffer: vec![0; BATCH * RECORD_SIZE],
+        }
+    }
+}
+
+impl Requests {
+    /// One read. An empty batch means that nothing waits.
+    pub fn next_batch(&mut self, device: &dyn Device) -> Result<Vec<Request>> {
+        let size = device
+            .read(&mut self.buffer)
+            .context("cannot read requests from the device")?;
+        let records = self
+            .buffer
+            .get(..size)
+            .ok_or_else(|| anyhow!("the device claims more bytes than there is room for"))?;
+        let mut chunks = records.chunks_exact(RECORD_SIZE);
+        let batch = chunks
+            .by_ref()
+            .filter_map(|chunk| chunk.try_into().ok())
+            .map(Request::parse)
+            .collect();
+        if chunks.remainder().is_empty() {
+            Ok(batch)
+        } else {
+            Err(anyhow!(
+                "the device gave {size} bytes, which are not whole records of {RECORD_SIZE}: daemon and kernel module do not belong together"
+            ))
+        }
+    }
+}

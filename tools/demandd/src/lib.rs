@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `demandd` fills the cache of the kernel module `cachefiles_demand`: it prepares sparse cache files, answers the
+//! kernel's requests for missing ranges, and tells what is present.
+//!
+//! A request's way: [`device`] reads the record that [`abi`] describes, [`serve`] hands it to a worker, [`blobs`] has
+//! the two files open, [`mod@copy`] moves the bytes from the [`source`] to the [`cache`], and the answer goes back.
+#![deny(unsafe_code)]
+
+pub mod abi;
+pub mod blobs;
+pub mod cache;
+pub mod copy;
+pub mod device;
+pub mod image;
+pub mod prefetch;
+pub mod serve;
+pub mod source;
+pub mod status;
+
+/// Writes one line to standard error. A log that nobody reads any more is no reason to stop serving.
+#[macro_export]
+macro_rules! log {
+    ($($arg:tt)*) => {
+        // The line is written at once: lines of several threads must not mix.
+        { use std::io::Write as _; let _ = std::io::stderr().write_all(format!("demandd: {}\n", format_args!($($arg)*)).as_bytes()); }
+    };
+}

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Serving: one thread reads requests, workers fetch and answer them.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{bail, Context, Result};
+use rustix::event::{poll, PollFd, PollFlags};
+use rustix::io::{retry_on_intr, Errno};
+
+use crate::abi::{Command, Request};
+use crate::blobs::Blobs;
+use crate::device::{command, errno_of, Device, Requests};
+use crate::log;
+
+/// How many requests may be read before a worker is free. More stay in the kernel, where they are not lost.
+const QUEUE: usize = 1024;
+
+/// How to serve.
+#[derive(Debug)]
+pub struct Options {
+    /// How many requests are fetched at a time.
+    pub workers: usize,
+    /// How long every request waits first: a slow network, for demonstrations.
+    pub delay: Duration,
+    /// Gets one line per request.
+    pub trace: Option<File>,
+}
+
+/// What was served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Requests whose bytes arrived.
+    pub served: u64,
+    /// The bytes of those requests.
+    pub bytes: u64,
+    /// Requests that failed.
+    pub failed: u64,
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            served,
+            bytes,
+            failed,
+        } = self;
+        write!(
+            f,
+            "served {served} requests, {bytes} bytes, {failed} failed"
+        )
+    }
+}
+
+struct Server<'a> {
+    device: &'a dyn Device,
+    blobs: &'a Blobs,
+    delay: Duration,
+    trace: Option<Mutex<File>>,
+    served: AtomicU64,
+    bytes: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// Serves a bound device until `stop` can be read. Every request that was read is answered before this returns.
+pub fn serve(
+    device: &dyn Device,
+    blobs: &Blobs,
+    options: Options,
+    stop: BorrowedFd<'_>,
+) -> Result<Summary> {
+    let server = Server {
+        device,
+        blobs,
+        delay: options.delay,
+        trace: options.trace.map(Mutex::new),
+        served: AtomicU64::new(0),
+        bytes: AtomicU64::new(0),
+        failed: AtomicU64::new(0),
+    };
+    let (sender, receiver) = sync_channel(QUEUE);
+    let receiver = Mutex::new(receiver);
+    thread::scope(|scope| {
+        for _ in 0..options.workers.max(1) {
+            scope.spawn(|| server.work(&receiver));
+        }
+        // The sender ends with this call: the workers finish what is queued, then end too.
+        receive(device, sender, stop)
+    })?;
+    Ok(Summary {
+        served: server.served.into_inner(),
+        bytes: server.bytes.into_inner(),
+        failed: server.failed.into_inner(),
+    })
+}
+
+/// Hands requests to the workers.
+fn receive(device: &dyn Device, sender: SyncSender<Request>, stop: BorrowedFd<'_>) -> Result<()> {
+    let mut requests = Requests::default();
+    loop {
+        let device_fd = device.fd();
+        let mut fds = [
+            PollFd::from_borrowed_fd(device_fd, PollFlags::IN),
+            PollFd::from_borrowed_fd(stop, PollFlags::IN),
+        ];
+        retry_on_intr(|| poll(&mut fds, None)).context("cannot wait for requests")?;
+        let [events, stopped] = fds.map(|fd| fd.revents());
+        if !stopped.is_empty() {
+            return Ok(());
+        }
+        let batch = if events.contains(PollFlags::IN) {
+            requests.next_batch(device)?
+        } else {
+            Vec::new()
+        };
+        if batch.is_empty() && events.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
+        {
+            bail!("the device is gone");
+        }
+        for request in batch {
+            if sender.send(request).is_err() {
+                bail!("all workers have ended");
+            }
+        }
+    }
+}
+
+impl Server<'_> {
+    fn work(&self, receiver: &Mutex<Receiver<Request>>) {
+        loop {
+            // LOCK: held while waiting, so that one idle worker waits in the channel and the others for the lock.
+            let next = receiver
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .recv();
+            match next {
+                Ok(request) => self.answer(&request),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn answer(&self, request: &Request) {
+        thread::sleep(self.delay);
+        let result = self.fetch(request);
+        let answer = match &result {
+            Ok(()) => Command::Done(request.id),
+            Err(error) => {
+                let errno = reader_errno(error);
+                log!(
+                    "request {} of {}, {}+{}, failed: {error:#}",
+                    request.id,
+                    name(request),
+                    request.off,
+                    request.len
+                );
+                Command::Fail(request.id, errno.raw_os_error())
+            }
+        };
+        // Before the answer: whoever has seen a read end can count on its line.
+        self.record(request, answer);
+        if result.is_ok() {
+            self.served.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(request.len, Ordering::Relaxed);
+        } else {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Err(error) = command(self.device, answer) {
+            match errno_of(&error) {
+                Some(Errno::INVAL) => log!(
+                    "request {}: its reader did not wait for the answer",
+                    request.id
+                ),
+                _ => log!("cannot answer request {}: {error:#}", request.id),
+            }
+        }
+    }
+
+    fn fetch(&self, request: &Request) -> Result<()> {
+        let file_name = request.file_name()?;
+        let blob = self.blobs.get(file_name)?;
+        request.check_range(blob.size())?;
+        blob.fetch(request.off, request.len)
+            .inspect_err(|_| self.blobs.forget(file_name))
+    }
+
+    fn record(&self, request: &Request, answer: Command<'_>) {
+        let Some(trace) = &self.trace else { return };
+        let result = match answer {
+            Command::Fail(_, errno) => format!("fail {errno}"),
+            _ => "done".to_owned(),
+        };
+        let Request { id, off, len, .. } = request;
+        let line = format!("{id}\t{}\t{off}\t{len}\t{result}\n", name(request));
+        // One write per line, so that lines of several workers, or daemons, do not mix.
+        let mut file = trace.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = file.write_all(line.as_bytes()) {
+            log!("cannot write the trace: {error}");
+        }
+    }
+}
+
+/// The blob's name for a log line or a trace: printable, whatever the request holds.
+fn name(request: &Request) -> String {
+    match request.file_name() {
+        Ok(name) => crate::cache::blob_name(name)
+            .unwrap_or(name)
+            .to_string_lossy()
+            .escape_debug()
+            .to_string(),
+        Err(_) => "?".to_owned(),
+    }
+}
+
+/// What the reader is told. That the cache's disk is full is something that its user can mend; everything else is the
+/// daemon's own trouble (a source that is missing must not look like a file that is missing), and is told as EIO.
+fn reader_errno(error: &anyhow::Error) -> Errno {
+    match errno_of(error) {
+        Some(Errno::NOSPC | Errno::DQUOT) => Errno::NOSPC,
+        _ => Errno::IO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn only_a_full_disk_is_told_to_the_reader() {
+        let told = |errno: Errno| {
+            let error = anyhow::Error::from(io::Error::from(errno))
+                .context("cannot write")
+                .context("x");
+            reader_errno(&error)
+        };
+        assert_eq!(told(Errno::NOSPC), Errno::NOSPC);
+        assert_eq!(told(Errno::DQUOT), Errno::NOSPC);
+        for errno in [Errno::NOENT, Errno::ACCESS, Errno::IO, Errno::STALE] {
+            assert_eq!(told(errno), Errno::IO);
+        }
+        assert_eq!(reader_errno(&anyhow::anyhow!("no errno at all")), Errno::IO);
+    }
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The command line, as a user and as the system meet it: messages, signals, sudden death.
+
+mod stand_in;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{kill_process, Pid, Signal};
+use stand_in::{record, Site, Terminal, PATIENCE};
+
+fn demandd() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_demandd"))
+}
+
+fn run(args: &[&str]) -> (bool, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = demandd().args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.success(), text(stdout), text(stderr))
+}
+
+fn str(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A daemon in a process of its own. Killed when the test ends.
+struct Daemon {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Daemon {
+    fn start(site: &Site, device: &Terminal, options: &[&str]) -> Self {
+        let mut child = demandd()
+            .args([
+                "serve",
+                "--root",
+                str(&site.root()),
+                "--source",
+                str(&site.source_dir()),
+            ])
+            .args(["--device", str(&device.path)])
+            .args(options)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self { child, stdout }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// What it printed to the end, and whether it ended well.
+    fn end(&mut self) -> (bool, String) {
+        let start = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < PATIENCE, "the daemon does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().success(), rest)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_first_session() {
+    let site = Site::new();
+    let root = site.root();
+    let source = site.source_dir();
+    fs::write(source.join("test.img"), [5; 10_000]).unwrap();
+    let (ok, stdout, stderr) = run(&[
+        "prepare",
+        "--root",
+        str(&root),
+        "--source",
+        str(&source),
+        "test.img",
+    ]);
+    assert!(ok, "{stderr}");
+    assert_eq!(
+        stdout,
+        format!(
+            "created\t10000\t{}/cache/Ierofs/@9c/Dtest.img\n",
+            root.display()
+        )
+    );
+    let (ok, stdout, _) = run(&["prepare", "--root", str(&root), "test.img=10000", "big=3G"]);
+    assert!(ok && stdout.starts_with("exists\t10000\t"), "{stdout}");
+    assert!(stdout.contains("created\t3221225472\t"), "{stdout}");
+
+    let (ok, stdout, stderr) = run(&[
+        "prefetch",
+        "--root",
+        str(&root),
+        "--source",
+        str(&source),
+        "test.img:0+1",
+        "test.img",
+    ]);
+    assert!(ok, "{stderr}");
+    assert_eq!(
+        stdout,
+        "test.img: fetched 4096 bytes\ntest.img: fetched 5904 bytes\n"
+    );
+
+    let (ok, stdout, _) = run(&["status", "--root", str(&root), "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert!(ok);
+    assert_eq!(status["blobs"][1]["percent"], 100);
+    assert_eq!(status["total"]["size"], 3_221_235_472_u64);
+
+    let (ok, _, stderr) = run(&[
+        "prefetch",
+        "--root",
+        str(&root),
+        "--source",
+        str(&source),
+        "--all",
+    ]);
+    assert!(!ok, "there is no source of big");
+    assert!(
+        stderr.contains("No such file") && stderr.contains("1 of 2"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn it_serves_until_it_is_told_to_stop() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let site = Site::new();
+        let bytes = site.blob("a.img", 40_960);
+        let mut device = Terminal::new();
+        let trace = site.path("trace");
+        let mut daemon = Daemon::start(&site, &device, &["--tag", "mine", "--trace", str(&trace)]);
+        device.expect_bind(&site.root(), "mine");
+        assert_eq!(daemon.line(), "demandd: ready\n");
+        device.send(&record(1, 4096, 8192, b"Da.img"));
+        assert_eq!(device.command(), "done 1");
+        device.send(&record(2, 0, 4096, b"Dabsent"));
+        assert_eq!(device.command(), "fail 2 5");
+        daemon.signal(signal);
+        let (ok, rest) = daemon.end();
+        assert!(ok);
+        assert_eq!(rest, "served 1 requests, 8192 bytes, 1 failed\n");
+        assert_eq!(site.cached("a.img", 4096, 8192), bytes[4096..12288]);
+        assert_eq!(
+            fs::read_to_string(trace).unwrap(),
+            "1\ta.img\t4096\t8192\tdone\n2\tabsent\t0\t4096\tfail 5\n"
+        );
+    }
+}
+
+#[test]
+fn a_second_signal_does_not_wait() {
+    let site = Site::new();
+    site.blob("a.img", 4096);
+    let mut device = Terminal::new();
+    let mut daemon = Daemon::start(&site, &device, &["--delay-ms", "600000"]);
+    device.expect_bind(&site.root(), "CacheFiles");
+    assert_eq!(daemon.line(), "demandd: ready\n");
+    device.send(&record(1, 0, 4096, b"Da.img"));
+    std::thread::sleep(Duration::from_millis(300));
+    daemon.signal(Signal::TERM);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(
+        daemon.child.try_wait().unwrap().is_none(),
+        "it finishes what it has read"
+    );
+    daemon.signal(Signal::TERM);
+    assert!(!daemon.end().0);
+}
+
+#[test]
+fn a_daemon_that_is_killed_leaves_a_cache_that_the_next_one_fills() {
+    let site = Site::new();
+    let bytes = site.blob("a.img", 40_960);
+    let mut device = Terminal::new();
+    let mut first = Daemon::start(&site, &device, &["--delay-ms", "600000"]);
+    device.expect_bind(&site.root(), "CacheFiles");
+    assert_eq!(first.line(), "demandd: ready\n");
+    device.send(&record(1, 0, 40_960, b"Da.img"));
+    std::thread::sleep(Duration::from_millis(300));
+    first.signal(Signal::KILL);
+    assert!(!first.end().0);
+    assert_eq!(site.missing("a.img"), 40_960, "nothing half done");
+
+    device.reset();
+    let mut second = Daemon::start(&site, &device, &[]);
+    device.expect_bind(&site.root(), "CacheFiles");
+    assert_eq!(second.line(), "demandd: ready\n");
+    device.send(&record(2, 0, 40_960, b"Da.img"));
+    assert_eq!(device.command(), "done 2");
+    assert_eq!(site.cached("a.img", 0, 40_960), bytes);
+}
+
+#[test]
+fn messages_say_what_to_do() {
+    let site = Site::new();
+    let root = site.root();
+    let source = site.source_dir();
+    let serve = |device: &str| {
+        let (ok, stdout, stderr) = run(&[
+            "serve",
+            "--root",
+            str(&root),
+            "--source",
+            str(&source),
+            "--device",
+            device,
+        ]);
+        assert!(!ok && stdout.is_empty(), "{stdout}");
+        stderr
+    };
+    assert!(serve("/absent").contains("run `demandd prepare` first"));
+    site.blob("a.img", 4096);
+    assert!(serve("/absent").contains("modprobe cachefiles_demand"));
+
+    let (_, _, stderr) = run(&["prepare", "--root", str(&root), "a.img"]);
+    assert!(stderr.contains("not NAME=SIZE"), "{stderr}");
+    let (_, _, stderr) = run(&["prepare", "--root", str(&root), "a.img=5"]);
+    assert!(stderr.contains("it has 4096 bytes, not 5"), "{stderr}");
+    let (_, _, stderr) = run(&[
+        "prepare",
+        "--root",
+        str(&root),
+        "--source",
+        str(&source),
+        "../x",
+    ]);
+    assert!(stderr.contains("cannot name a blob"), "{stderr}");
+    let (_, _, stderr) = run(&["status", "--root", "/absent"]);
+    assert!(stderr.contains("run `demandd prepare` first"), "{stderr}");
+    let (_, _, stderr) = run(&["image", "inspect", "/dev/null"]);
+    assert!(stderr.contains("not a regular file"), "{stderr}");
+}
+
+#[test]
+fn every_verb_has_help_with_an_example() {
+    for verb in [
+        "prepare",
+        "serve",
+        "prefetch",
+        "status",
+        "image inspect",
+        "image stamp",
+    ] {
+        let mut args: Vec<_> = verb.split(' ').collect();
+        args.push("--help");
+        let (ok, stdout, _) = run(&args);
+        assert!(
+            ok && stdout.contains(&format!("Example: demandd {verb} ")),
+            "{stdout}"
+        );
+    }
+}
