@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Headers whose declarations kernel::bindings lacks or holds as opaque types.
+ * Kbuild runs bindgen over this file; see the allowlist there.
+ */
+#include <linux/fs.h>
+#include <linux/fs_context.h>
+#include <linux/fscache-cache.h>
+#include <linux/iomap.h>
+#include <linux/namei.h>
+#include <linux/poll.h>
+#include <linux/netfs.h>
+#include <linux/pseudo_fs.h>
+#include <linux/seq_file.h>
+#include <linux/statfs.h>
+#include <linux/xattr.h>
+#include <trace/events/fscache.h>
+#include "../helpers/helpers.h"
+#include "../../include/uapi/linux/cachefiles_demand.h"
+
+/* Constants that C hides behind casts, which bindgen cannot see through. */
+const unsigned int VFS_CONST_SB_RDONLY = SB_RDONLY;
+const int VFS_CONST_IOCB_DIRECT = IOCB_DIRECT;
+const int VFS_CONST_IOCB_DONTCACHE = IOCB_DONTCACHE;
+const fmode_t VFS_CONST_FMODE_CAN_ODIRECT = FMODE_CAN_ODIRECT;
+const unsigned int VFS_CONST_LOOKUP_FOLLOW = LOOKUP_FOLLOW;
+const unsigned int VFS_CONST_LOOKUP_DIRECTORY = LOOKUP_DIRECTORY;
+const unsigned int VFS_CONST_LOOKUP_NO_SYMLINKS = LOOKUP_NO_SYMLINKS;
+const __poll_t VFS_CONST_EPOLLIN = EPOLLIN | EPOLLRDNORM;

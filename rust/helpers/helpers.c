@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Shims for what C offers only as inline functions or macros. Each does what
+ * its name says after "vfs_helper_" and nothing else.
+ */
+#include "helpers.h"
+
+#include "cred.c"
+#include "fs.c"
+#include "fscache.c"
+#include "pagemap.c"

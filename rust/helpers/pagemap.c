@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <linux/bvec.h>
+#include <linux/highmem.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include "helpers.h"
+
+size_t vfs_helper_folio_size(const struct folio *folio)
+{
+	return folio_size(folio);
+}
+
+loff_t vfs_helper_folio_pos(const struct folio *folio)
+{
+	return folio_pos(folio);
+}
+
+void vfs_helper_folio_put(struct folio *folio)
+{
+	folio_put(folio);
+}
+
+void vfs_helper_folio_zero_range(struct folio *folio, size_t off, size_t len)
+{
+	folio_zero_range(folio, off, len);
+}
+
+void vfs_helper_memcpy_from_folio(char *to, struct folio *folio, size_t off,
+				  size_t len)
+{
+	memcpy_from_folio(to, folio, off, len);
+}
+
+struct folio *vfs_helper_read_mapping_folio(struct address_space *mapping,
+					    pgoff_t index)
+{
+	return read_mapping_folio(mapping, index, NULL);
+}
+
+void vfs_helper_mapping_set_large_folios(struct address_space *mapping)
+{
+	mapping_set_large_folios(mapping);
+}
+
+void vfs_helper_bvec_set_folio(struct bio_vec *bv, struct folio *folio,
+			       size_t len, size_t off)
+{
+	bvec_set_folio(bv, folio, len, off);
+}
+
+void vfs_helper_page_cache_sync_readahead(struct address_space *mapping,
+					  struct file_ra_state *ra,
+					  pgoff_t index, unsigned long nr)
+{
+	page_cache_sync_readahead(mapping, ra, NULL, index, nr);
+}

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! File system types: registration, mount options, super blocks coming and going.
+//!
+//! A mount runs through three states, which are three types. A [`super_block::New`] has nothing
+//! yet; attaching the file system's data makes it a [`super_block::Filling`], whose inodes can be
+//! read; returning the root inode makes it live, and from then on callbacks see it as a
+//! [`SuperBlock`].
+//!
+//! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h),
+//! [`include/linux/fs_context.h`](srctree/include/linux/fs_context.h)
+
+use crate::{
+    bindings,
+    inode::{self, INode},
+    super_block::{self, SuperBlock},
+    to_errno,
+};
+use core::{marker::PhantomData, mem, ptr};
+use kernel::{
+    container_of,
+    error::{from_result, to_result},
+    ffi,
+    module::this_module,
+    prelude::*,
+    seq_file::SeqFile,
+    sync::{aref::ARef, Arc},
+    types::Opaque,
+};
+
+/// A read-only file system without a block device.
+#[vtable]
+pub trait FileSystem: Sized + Send + Sync + 'static {
+    /// Name for mount(2).
+    const NAME: &'static CStr;
+
+    /// Magic number that statfs(2) reports.
+    const MAGIC: u32;
+
+    /// What all mounts share.
+    type Context: Send + Sync + 'static;
+
+    /// Mount options as far as they are parsed.
+    type Options: Default + Send + 'static;
+
+    /// What belongs to a mounted volume. Dropped at unmount, in process context.
+    type Data: Send + Sync + 'static;
+
+    /// What belongs to an inode. Dropped after an RCU grace period, in soft interrupt context: its
+    /// destructor must not sleep.
+    type INodeData: Send + Sync + 'static;
+
+    /// Takes one mount option; `value` is none for a flag. [`ENOPARAM`] for a name that is not
+    /// known, [`EINVAL`] for a bad value. May sleep.
+    fn parse_option(options: &mut Self::Options, name: &CStr, value: Option<&CStr>) -> Result;
+
+    /// Mounts: attaches the data to the super block and returns the root directory. May sleep.
+    fn fill_super<'a>(
+        sb: super_block::New<'a, Self>,
+        options: Self::Options,
+    ) -> Result<(super_block::Filling<'a, Self>, ARef<INode<Self>>)>;
+
+    /// The numbers for statfs(2).
+    fn statfs(sb: &SuperBlock<Self>) -> Statfs;
+
+    /// Writes the mount options as /proc/mounts shows them, see [`show_option`]. May sleep.
+    fn show_options(sb: &SuperBlock<Self>, seq: &SeqFile);
+}
+
+/// What statfs(2) reports of a read-only volume.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Statfs {
+    /// Block size in bytes.
+    pub block_size: u32,
+    /// Size in blocks.
+    pub blocks: u64,
+    /// Number of inodes.
+    pub files: u64,
+    /// Longest file name in bytes.
+    pub name_len: u32,
+    /// Identifies the volume.
+    pub id: u64,
+}
+
+/// Writes `,name=value` with the characters escaped that /proc/mounts uses itself.
+pub fn show_option(seq: &SeqFile, name: &CStr, value: &CStr) {
+    // SAFETY: `SeqFile` is a transparent wrapper of a `struct seq_file`; the strings are
+    // NUL-terminated.
+    unsafe {
+        bindings::vfs_helper_seq_show_option(
+            ptr::from_ref(seq).cast_mut().cast(),
+            name.as_char_ptr(),
+            value.as_char_ptr(),
+        )
+    }
+}
+
+/// A registered file system type together with the slab of its inodes.
+///
+/// Must live in a module: the type names it as its owner, so that it stays while there are mounts.
+#[pin_data(PinnedDrop)]
+pub struct Registration<T: FileSystem> {
+    #[pin]
+    fs: Opaque<bindings::file_system_type>,
+    inodes: inode::Cache<T>,
+    context: Arc<T::Context>,
+}
+
+// SAFETY: Registering and unregistering may be done by any task.
+unsafe impl<T: FileSystem> Send for Registration<T> {}
+// SAFETY: A shared registration gives access to the slab, which has its own locks, and to the
+// context, which is `Sync`.
+unsafe impl<T: FileSystem> Sync for Registration<T> {}
+
+impl<T: FileSystem> Registration<T> {
+    /// Registers the type; [`EBUSY`] when its name is taken. May sleep.
+    pub fn new(context: Arc<T::Context>) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            context,
+            inodes: inode::Cache::new()?,
+            fs <- Opaque::try_ffi_init(|slot: *mut bindings::file_system_type| {
+                let fs = bindings::file_system_type {
+                    name: T::NAME.as_char_ptr(),
+                    owner: this_module::<T::OwnerModule>().as_ptr(),
+                    // `kernel::bindings` has the context as an opaque type; ours is the same type.
+                    // SAFETY: The two function types differ in the pointee's name only.
+                    init_fs_context: Some(unsafe {
+                        mem::transmute::<
+                            unsafe extern "C" fn(*mut bindings::fs_context) -> ffi::c_int,
+                            unsafe extern "C" fn(*mut kernel::bindings::fs_context) -> ffi::c_int,
+                        >(Context::<T>::init)
+                    }),
+                    kill_sb: Some(bindings::kill_anon_super),
+                    ..pin_init::zeroed()
+                };
+                // SAFETY: `slot` points at memory for the type, which stays in place because the
+                // registration is pinned, and is unregistered before it goes.
+                to_result(unsafe {
+                    slot.write(fs);
+                    bindings::register_filesystem(slot)
+                })
+            }),
+        }? Error)
+    }
+
+    /// The registration of the type of `sb`.
+    ///
+    /// # Safety
+    ///
+    /// `sb` must be a valid super block of the type `T`.
+    unsafe fn of<'a>(sb: *mut bindings::super_block) -> &'a Self {
+        // SAFETY: The super block's type is the one in a registration of `T`, which outlives it.
+        unsafe {
+            let fs = Opaque::cast_from((*sb).s_type);
+            &*container_of!(fs, Self, fs)
+        }
+    }
+
+    /// The slab that the inodes of `sb` come from.
+    ///
+    /// # Safety
+    ///
+    /// `sb` must be a valid super block of the type `T`.
+    pub(crate) unsafe fn inodes<'a>(sb: *mut bindings::super_block) -> &'a inode::Cache<T> {
+        // SAFETY: The caller's promise.
+        &unsafe { Self::of(sb) }.inodes
+    }
+
+    /// What all mounts of the type of `sb` share.
+    ///
+    /// # Safety
+    ///
+    /// `sb` must be a valid super block of the type `T`.
+    pub(crate) unsafe fn context<'a>(sb: *mut bindings::super_block) -> &'a Arc<T::Context> {
+        // SAFETY: The caller's promise.
+        &unsafe { Self::of(sb) }.context
+    }
+}
+
+#[pinned_drop]
+impl<T: FileSystem> PinnedDrop for Registration<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: Registered in `new`. There are no mounts, since they pin the module. The slab is
+        // dropped after this, with the fields.
+        unsafe { bindings::unregister_filesystem(self.fs.get()) };
+    }
+}
+
+/// C callbacks of a `struct fs_context`, whose `fs_private` owns a `KBox<T::Options>`.
+struct Context<T>(PhantomData<T>);
+
+impl<T: FileSystem> Context<T> {
+    const OPS: bindings::fs_context_operations = bindings::fs_context_operations {
+        free: Some(Self::free),
+        parse_param: Some(Self::parse_param),
+        get_tree: Some(Self::get_tree),
+        reconfigure: Some(Self::reconfigure),
+        ..pin_init::zeroed()
+    };
+
+    /// # Safety
+    ///
+    /// Only for `file_system_type::init_fs_context`: `fc` is valid and not in use yet.
+    unsafe extern "C" fn init(fc: *mut bindings::fs_context) -> ffi::c_int {
+        from_result(|| {
+            let options = KBox::new(T::Options::default(), GFP_KERNEL)?;
+            // SAFETY: By the safety requirement.
+            unsafe {
+                (*fc).fs_private = KBox::into_raw(options).cast();
+                (*fc).ops = &Self::OPS;
+            }
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// `fc` must have been set up by [`Self::init`] and be used by this task alone.
+    unsafe fn options<'a>(fc: *mut bindings::fs_context) -> &'a mut T::Options {
+        // SAFETY: `init` stored it there; the VFS serialises all use of a context.
+        unsafe { &mut *(*fc).fs_private.cast::<T::Options>() }
+    }
+
+    unsafe extern "C" fn free(fc: *mut bindings::fs_context) {
+        // SAFETY: The VFS frees a context once; `init` stored the box there.
+        drop(unsafe { KBox::from_raw((*fc).fs_private.cast::<T::Options>()) });
+    }
+
+    unsafe extern "C" fn parse_param(
+        fc: *mut bindings::fs_context,
+        param: *mut bindings::fs_parameter,
+    ) -> ffi::c_int {
+        from_result(|| {
+            // SAFETY: The VFS gives valid pointers, and a NUL-terminated key.
+            let (options, param) = unsafe { (Self::options(fc), &*param) };
+            // SAFETY: As above.
+            let name = unsafe { CStr::from_char_ptr(param.key) };
+            let value = match param.type_() {
+                bindings::fs_value_type_fs_value_is_string => {
+                    // SAFETY: The type says which member of the union it is.
+                    let string = unsafe { param.__bindgen_anon_1.string };
+                    // SAFETY: A string value is NUL-terminated and lives as long as the parameter.
+                    (!string.is_null()).then(|| unsafe { CStr::from_char_ptr(string) })
+                }
+                bindings::fs_value_type_fs_value_is_flag => None,
+                _ => return Err(ENOPARAM),
+            };
+            T::parse_option(options, name, value)?;
+            Ok(0)
+        })
+    }
+
+    unsafe extern "C" fn get_tree(fc: *mut bindings::fs_context) -> ffi::c_int {
+        // SAFETY: The VFS gives a context with the options parsed.
+        unsafe { bindings::get_tree_nodev(fc, Some(Self::fill_super)) }
+    }
+
+    unsafe extern "C" fn fill_super(
+        sb: *mut bindings::super_block,
+        fc: *mut bindings::fs_context,
+    ) -> ffi::c_int {
+        // SAFETY: `get_tree_nodev` gives a new super block of our type and the context.
+        let (new, options) = unsafe {
+            (*sb).s_op = &super_block::Table::<T>::OPS;
+            (*sb).s_magic = usize::try_from(T::MAGIC).unwrap_or(0);
+            (
+                super_block::New::from_raw(sb),
+                mem::take(Self::options(fc)),
+            )
+        };
+        let result = T::fill_super(new, options).and_then(|(_filling, root)| {
+            let root = ARef::into_raw(root);
+            // SAFETY: `d_make_root` consumes the reference to the inode, also when it fails.
+            let root = unsafe { bindings::d_make_root(root.as_ptr().cast()) };
+            if root.is_null() {
+                return Err(ENOMEM);
+            }
+            // SAFETY: The super block is still being filled by this task.
+            unsafe { (*sb).s_root = root };
+            Ok(())
+        });
+        if result.is_err() {
+            // SAFETY: There is no root, so `put_super` will not be called: the data, if it was
+            // attached, goes here.
+            unsafe { super_block::drop_data::<T>(sb) };
+        }
+        to_errno(result)
+    }
+
+    /// The file system is read-only, and nothing of its identity can change.
+    unsafe extern "C" fn reconfigure(fc: *mut bindings::fs_context) -> ffi::c_int {
+        // SAFETY: The VFS gives a valid context.
+        unsafe { (*fc).sb_flags |= bindings::VFS_CONST_SB_RDONLY };
+        0
+    }
+}

@@ -1,0 +1,491 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! File data through iomap: readahead and single folios, with folios of any size.
+//!
+//! A file system says where bytes are ([`Operations::map`]) and fetches them
+//! ([`Operations::read`]); iomap walks the folios, zeroes holes, copies inline data and keeps track
+//! of which parts of a folio have come in. Reads of neighbouring folios within a mapping are given
+//! to the file system as one [`FolioRead`].
+//!
+//! A read never blocks the thread that submits readahead. A single folio is read for somebody who
+//! waits for it: that wait ends when the task is being killed, and what went wrong is returned with
+//! its errno, which the page cache alone would turn into `EIO`.
+//!
+//! C header: [`include/linux/iomap.h`](srctree/include/linux/iomap.h)
+
+use crate::{bindings, fs::FileSystem, inode::INode, sync::Completion, u64_from};
+use core::{
+    marker::PhantomData,
+    ptr::{self, NonNull},
+};
+use kernel::{
+    error::from_result,
+    ffi,
+    prelude::*,
+    sync::{
+        atomic::{ordering, Atomic},
+        Arc,
+    },
+};
+
+/// What lies at a position of a file.
+pub enum Mapping {
+    /// Zeros.
+    Hole {
+        /// Length in bytes, not zero.
+        len: u64,
+    },
+    /// Bytes to copy: the last ones of the file.
+    Inline {
+        /// The bytes; no more than a page.
+        data: KVec<u8>,
+    },
+    /// Bytes of a device.
+    Mapped {
+        /// Device, in the file system's own counting.
+        device: usize,
+        /// Position in the device, in bytes.
+        start: u64,
+        /// Length in bytes, not zero.
+        len: u64,
+    },
+}
+
+/// How file data is found and fetched.
+pub trait Operations: Sized + 'static {
+    /// The file system whose files these are.
+    type FileSystem: FileSystem;
+
+    /// Says what lies at `pos`. `len` is how much is asked for, not zero; a shorter or longer
+    /// mapping may be returned. Lengths must be multiples of the block size unless they reach the
+    /// end of the file. May sleep.
+    fn map(inode: &INode<Self::FileSystem>, pos: u64, len: u64) -> Result<Mapping>;
+
+    /// Fetches the bytes from `start` of the device for `read`, now or later. May sleep, but
+    /// should not wait for the bytes.
+    fn read(inode: &INode<Self::FileSystem>, device: usize, start: u64, read: FolioRead);
+}
+
+/// A part of a locked folio that is being read.
+struct Part {
+    folio: NonNull<bindings::folio>,
+    offset: usize,
+    len: usize,
+}
+
+/// A read of parts of folios that are neighbours, from one contiguous range of a device.
+///
+/// Must be completed; dropping it fails the read with [`EIO`].
+pub struct FolioRead {
+    parts: KVec<Part>,
+    segments: KVec<bindings::bio_vec>,
+    len: usize,
+    // Bytes that must come; the rest lies behind the end of the file and is zeroed.
+    wanted: usize,
+    waiter: Option<Arc<Waiter>>,
+}
+
+// SAFETY: The folios are locked for this read, and whoever owns it may fill and unlock them.
+unsafe impl Send for FolioRead {}
+
+impl FolioRead {
+    /// Length of the whole read in bytes, a multiple of the block size.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is nothing to read.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many bytes from the start must be read. What is behind them is past the end of the file:
+    /// it may be read or not, and is zeroed.
+    pub fn wanted(&self) -> usize {
+        self.wanted
+    }
+
+    /// The memory to fill, valid until the read is completed.
+    #[doc(hidden)]
+    pub fn segments(&self) -> &[bindings::bio_vec] {
+        &self.segments
+    }
+
+    /// Ends the read: `Ok(n)` when the first `n` bytes are there. Too few are an [`EIO`].
+    ///
+    /// May be called from interrupt context when the result is good; a failure is reported to
+    /// observers of the file system, which needs process context.
+    pub fn complete(mut self, result: Result<usize>) {
+        self.finish(result);
+    }
+
+    fn finish(&mut self, result: Result<usize>) {
+        let result = result.and_then(|n| if n < self.wanted { Err(EIO) } else { Ok(()) });
+        let errno = super::to_errno(result);
+        let waiter = self.waiter.take();
+        if let Some(waiter) = &waiter {
+            // Before the folios are unlocked, so that the one who waits finds it.
+            waiter.note(errno);
+        }
+        let mut at = 0usize;
+        for part in &self.parts {
+            let end = at.saturating_add(part.len);
+            let good = self.wanted.clamp(at, end) - at;
+            // SAFETY: The folio is locked for this read, and the part lies within it.
+            unsafe {
+                if errno == 0 && good < part.len {
+                    bindings::vfs_helper_folio_zero_range(
+                        part.folio.as_ptr(),
+                        part.offset + good,
+                        part.len - good,
+                    );
+                }
+                bindings::iomap_finish_folio_read(
+                    part.folio.as_ptr(),
+                    part.offset,
+                    part.len,
+                    errno,
+                );
+            }
+            at = end;
+        }
+        self.parts.clear();
+        if let Some(waiter) = waiter {
+            waiter.put();
+        }
+    }
+}
+
+impl Drop for FolioRead {
+    fn drop(&mut self) {
+        if !self.parts.is_empty() || self.waiter.is_some() {
+            self.finish(Err(EIO));
+        }
+    }
+}
+
+/// Somebody who waits for the reads of one folio.
+#[pin_data]
+struct Waiter {
+    #[pin]
+    done: Completion,
+    // Reads under way, and one for the submission itself.
+    pending: Atomic<i32>,
+    // The first error, or zero.
+    errno: Atomic<i32>,
+}
+
+impl Waiter {
+    fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                done <- Completion::new(),
+                pending: Atomic::new(1),
+                errno: Atomic::new(0),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn get(&self) {
+        self.pending.fetch_add(1, ordering::Relaxed);
+    }
+
+    fn put(&self) {
+        if self.pending.fetch_sub(1, ordering::Full) == 1 {
+            self.done.complete_all();
+        }
+    }
+
+    fn note(&self, errno: i32) {
+        if errno != 0 {
+            // Only the first error is kept.
+            let _ = self.errno.cmpxchg(0, errno, ordering::Full);
+        }
+    }
+
+    fn wait(&self) -> Result {
+        self.done.wait_killable()?;
+        match self.errno.load(ordering::Acquire) {
+            0 => Ok(()),
+            errno => Err(Error::from_errno(errno)),
+        }
+    }
+}
+
+/// A read that is being put together, behind `iomap_read_folio_ctx::read_ctx`.
+struct Batch {
+    device: usize,
+    start: u64,
+    read: FolioRead,
+}
+
+/// The operations of a file inode, see [`table`].
+pub struct Table<T> {
+    aops: &'static bindings::address_space_operations,
+    _fs: PhantomData<T>,
+}
+
+impl<T> Table<T> {
+    pub(crate) fn as_raw(&self) -> *const bindings::address_space_operations {
+        self.aops
+    }
+}
+
+/// The table for files whose data `O` maps and reads.
+pub const fn table<O: Operations>() -> Table<O::FileSystem> {
+    Table {
+        aops: &Callbacks::<O>::AOPS,
+        _fs: PhantomData,
+    }
+}
+
+/// `IOMAP_NULL_ADDR`: the mapping has no position on a device.
+const NULL_ADDR: u64 = u64::MAX;
+
+struct Callbacks<O>(PhantomData<O>);
+
+impl<O: Operations> Callbacks<O> {
+    const AOPS: bindings::address_space_operations = bindings::address_space_operations {
+        read_folio: Some(Self::read_folio),
+        readahead: Some(Self::readahead),
+        release_folio: Some(bindings::iomap_release_folio),
+        invalidate_folio: Some(bindings::iomap_invalidate_folio),
+        ..pin_init::zeroed()
+    };
+
+    const IOMAP: bindings::iomap_ops = bindings::iomap_ops {
+        iomap_next: Some(Self::next),
+        ..pin_init::zeroed()
+    };
+
+    const READ: bindings::iomap_read_ops = bindings::iomap_read_ops {
+        read_folio_range: Some(Self::read_folio_range),
+        submit_read: Some(Self::submit_read),
+        ..pin_init::zeroed()
+    };
+
+    unsafe extern "C" fn readahead(rac: *mut bindings::readahead_control) {
+        let mut context = bindings::iomap_read_folio_ctx {
+            ops: &Self::READ,
+            rac,
+            ..pin_init::zeroed()
+        };
+        // SAFETY: The VFS gives a valid readahead control for a file of ours.
+        unsafe { bindings::iomap_readahead(&Self::IOMAP, &mut context, ptr::null_mut()) };
+    }
+
+    unsafe extern "C" fn read_folio(
+        _: *mut bindings::file,
+        folio: *mut bindings::folio,
+    ) -> ffi::c_int {
+        let waiter = match Waiter::new() {
+            Ok(waiter) => waiter,
+            Err(e) => {
+                // SAFETY: The VFS gives a locked folio, which a failed read unlocks.
+                unsafe { bindings::folio_unlock(folio) };
+                return e.to_errno();
+            }
+        };
+        let mut context = bindings::iomap_read_folio_ctx {
+            ops: &Self::READ,
+            cur_folio: folio,
+            ..pin_init::zeroed()
+        };
+        // SAFETY: As above. The callbacks below know that the pointer is a waiter, which lives
+        // until the end of this function.
+        unsafe {
+            bindings::iomap_read_folio(
+                &Self::IOMAP,
+                &mut context,
+                Arc::as_ptr(&waiter).cast_mut().cast(),
+            )
+        };
+        waiter.put();
+        super::to_errno(waiter.wait())
+    }
+
+    /// The waiter of this iteration, if somebody waits.
+    ///
+    /// # Safety
+    ///
+    /// `iter` must be of an iteration started above.
+    unsafe fn waiter<'a>(iter: *const bindings::iomap_iter) -> Option<&'a Waiter> {
+        // SAFETY: `private` is null or the waiter that `read_folio` keeps.
+        unsafe { (*iter).private.cast::<Waiter>().as_ref() }
+    }
+
+    unsafe extern "C" fn next(
+        iter: *const bindings::iomap_iter,
+        iomap: *mut bindings::iomap,
+        srcmap: *mut bindings::iomap,
+    ) -> ffi::c_int {
+        // SAFETY: iomap gives the iteration and the two maps in it. The map holds what this
+        // function stored there the last time, or zeros.
+        unsafe {
+            if (*iomap).length != 0 {
+                let inline = ptr::replace(&raw mut (*iomap).private, ptr::null_mut());
+                if !inline.is_null() {
+                    drop(KBox::from_raw(inline.cast::<KVec<u8>>()));
+                }
+                let more = bindings::iomap_iter_continue(iter, iomap, srcmap, 0);
+                if more <= 0 {
+                    return more;
+                }
+            }
+        }
+        // SAFETY: As above.
+        let result = unsafe { Self::map(&*iter, &mut *iomap) };
+        if let Err(e) = result {
+            // SAFETY: As above.
+            if let Some(waiter) = unsafe { Self::waiter(iter) } {
+                waiter.note(e.to_errno());
+            }
+        }
+        from_result(|| result.map(|()| 1))
+    }
+
+    /// Fills in the map for where the iteration is.
+    ///
+    /// # Safety
+    ///
+    /// `iter` must be of an iteration over a file of ours.
+    unsafe fn map(iter: &bindings::iomap_iter, iomap: &mut bindings::iomap) -> Result {
+        let pos = u64::try_from(iter.pos).map_err(|_| EINVAL)?;
+        // SAFETY: By the safety requirement.
+        let inode = unsafe { INode::from_raw(iter.inode) };
+        iomap.offset = iter.pos;
+        iomap.addr = NULL_ADDR;
+        match O::map(inode, pos, iter.len)? {
+            Mapping::Hole { len } => {
+                iomap.type_ = u16::try_from(bindings::IOMAP_HOLE)?;
+                iomap.length = len;
+            }
+            Mapping::Inline { data } => {
+                iomap.type_ = u16::try_from(bindings::IOMAP_INLINE)?;
+                iomap.length = u64_from(data.len());
+                let mut data = KBox::new(data, GFP_KERNEL)?;
+                iomap.inline_data = data.as_mut_ptr().cast();
+                iomap.private = KBox::into_raw(data).cast();
+            }
+            Mapping::Mapped { device, start, len } => {
+                iomap.type_ = u16::try_from(bindings::IOMAP_MAPPED)?;
+                iomap.length = len;
+                iomap.addr = start;
+                // The device's number travels in a field that only we look at.
+                iomap.validity_cookie = u64_from(device);
+            }
+        }
+        if iomap.length == 0 || iomap.offset.checked_add_unsigned(iomap.length).is_none() {
+            return Err(EFSCORRUPTED);
+        }
+        Ok(())
+    }
+
+    unsafe extern "C" fn read_folio_range(
+        iter: *const bindings::iomap_iter,
+        context: *mut bindings::iomap_read_folio_ctx,
+        len: usize,
+    ) -> ffi::c_int {
+        // SAFETY: iomap gives the iteration and the context of a read started above.
+        let result = unsafe { Self::add(&*iter, &mut *context, len) };
+        if let Err(e) = result {
+            // SAFETY: As above.
+            if let Some(waiter) = unsafe { Self::waiter(iter) } {
+                waiter.note(e.to_errno());
+            }
+        }
+        super::to_errno(result)
+    }
+
+    /// Adds a part of the current folio to the read that is being put together.
+    ///
+    /// # Safety
+    ///
+    /// Both must be of one read started above, with a folio that is locked for it.
+    unsafe fn add(
+        iter: &bindings::iomap_iter,
+        context: &mut bindings::iomap_read_folio_ctx,
+        len: usize,
+    ) -> Result {
+        let iomap = &iter.iomap;
+        let folio = NonNull::new(context.cur_folio).ok_or(EINVAL)?;
+        // SAFETY: The folio is valid.
+        let offset = iter.pos - unsafe { bindings::vfs_helper_folio_pos(folio.as_ptr()) };
+        let offset = usize::try_from(offset)?;
+        let into = u64::try_from(iter.pos - iomap.offset)?;
+        let start = iomap.addr.checked_add(into).ok_or(EFSCORRUPTED)?;
+
+        // A part that does not follow the one before it begins another read.
+        // SAFETY: `read_ctx` is null or the batch stored below.
+        let pending = unsafe { context.read_ctx.cast::<Batch>().as_ref() };
+        if pending
+            .is_some_and(|batch| batch.start.checked_add(u64_from(batch.read.len)) != Some(start))
+        {
+            // SAFETY: As for this function.
+            unsafe { Self::submit_read(iter, context) };
+        }
+
+        if context.read_ctx.is_null() {
+            // SAFETY: `private` is null or a waiter that an `Arc` in `read_folio` keeps.
+            let waiter = NonNull::new(iter.private.cast::<Waiter>()).map(|waiter| unsafe {
+                waiter.as_ref().get();
+                kernel::sync::ArcBorrow::from_raw(waiter.as_ptr()).into()
+            });
+            let batch = Batch {
+                device: usize::try_from(iomap.validity_cookie)?,
+                start,
+                read: FolioRead {
+                    parts: KVec::new(),
+                    segments: KVec::new(),
+                    len: 0,
+                    wanted: 0,
+                    waiter,
+                },
+            };
+            context.read_ctx = KBox::into_raw(KBox::new(batch, GFP_KERNEL)?).cast();
+        }
+        // SAFETY: Just made or checked not to be null.
+        let read = unsafe { &mut (*context.read_ctx.cast::<Batch>()).read };
+
+        let mut segment = bindings::bio_vec::default();
+        // SAFETY: The part lies within the folio.
+        unsafe {
+            bindings::vfs_helper_bvec_set_folio(&mut segment, folio.as_ptr(), len, offset);
+        }
+        // Both or none: the folio would never be completed, or be completed twice.
+        read.parts.reserve(1, GFP_KERNEL)?;
+        read.segments.push(segment, GFP_KERNEL)?;
+        read.parts.push(Part { folio, offset, len }, GFP_KERNEL)?;
+
+        // SAFETY: The inode is valid.
+        let size = unsafe { bindings::vfs_helper_i_size_read(iter.inode) };
+        let left = usize::try_from(size.saturating_sub(iter.pos)).unwrap_or(0);
+        read.wanted = read.len.saturating_add(left.min(len));
+        read.len = read.len.saturating_add(len);
+        Ok(())
+    }
+
+    unsafe extern "C" fn submit_read(
+        iter: *const bindings::iomap_iter,
+        context: *mut bindings::iomap_read_folio_ctx,
+    ) {
+        // SAFETY: iomap gives the iteration and the context of a read started above, whose
+        // `read_ctx` is null or the batch made by `add`.
+        unsafe {
+            let batch = ptr::replace(&raw mut (*context).read_ctx, ptr::null_mut());
+            if batch.is_null() {
+                return;
+            }
+            let Batch {
+                device,
+                start,
+                read,
+            } = KBox::into_inner(KBox::from_raw(batch.cast::<Batch>()));
+            // Empty when memory ran out while it was begun.
+            if !read.is_empty() {
+                O::read(INode::from_raw((*iter).inode), device, start, read);
+            }
+        }
+    }
+}

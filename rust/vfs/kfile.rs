@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Files that the kernel opened for itself, and reads from them into kernel memory.
+//!
+//! A read goes into whatever a [`ReadTarget`] describes. It is either *direct*, past the file's
+//! page cache and finished by the device's interrupt, or *buffered*, through the page cache and
+//! finished when the call returns.
+//!
+//! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h),
+//! [`include/linux/file.h`](srctree/include/linux/file.h)
+
+use crate::{bindings, path::Path};
+use core::{cell::UnsafeCell, ptr::NonNull};
+use kernel::{
+    container_of,
+    cred::Credential,
+    error::{from_err_ptr, to_result},
+    fs::File,
+    prelude::*,
+    sync::{aref::ARef, Arc},
+    types::Opaque,
+};
+
+/// Where the bytes of a read go, and who is told when they are there.
+///
+/// # Safety
+///
+/// [`ReadTarget::iter`] must return a pointer to an initialised destination iterator over kernel
+/// memory, and both must stay valid until [`ReadTarget::complete`] is called. A target that is
+/// dropped must tell its owner that the read failed, as `complete` with an error does.
+pub unsafe trait ReadTarget: Send + 'static {
+    /// The iterator that describes the memory.
+    fn iter(&mut self) -> *mut bindings::iov_iter;
+
+    /// The read is over: so many bytes were read, or none because of an error. May be called from
+    /// interrupt context.
+    fn complete(self, result: Result<usize>);
+}
+
+/// A file opened by the kernel.
+pub struct KFile(ARef<File>);
+
+/// A direct read that the file system works on.
+///
+/// Referenced by the submitter until the submission returns, because file systems touch the kiocb
+/// after they have queued it, and by the I/O until it is complete.
+#[pin_data]
+struct DirectRead<R> {
+    #[pin]
+    iocb: Opaque<bindings::kiocb>,
+    file: ARef<File>,
+    // Taken once, by whoever completes the read.
+    target: UnsafeCell<Option<R>>,
+}
+
+// SAFETY: The kiocb is handed between contexts by the block layer; the target is `Send` and only
+// accessed by the one who holds the right to complete the read.
+unsafe impl<R: Send> Send for DirectRead<R> {}
+// SAFETY: As above: shared references give access to nothing but the right to complete.
+unsafe impl<R: Send> Sync for DirectRead<R> {}
+
+impl KFile {
+    /// Opens what `path` names for reading and writing, with the rights of `cred`. May sleep.
+    pub fn open(path: &Path, cred: &Credential) -> Result<Self> {
+        let flags = crate::int(bindings::O_RDWR | bindings::O_LARGEFILE);
+        // SAFETY: `path` and `cred` are valid for the call.
+        let file =
+            from_err_ptr(unsafe { bindings::dentry_open(path.as_raw(), flags, cred.as_ptr()) })?;
+        let file = NonNull::new(file.cast::<File>()).ok_or(EIO)?;
+        // SAFETY: `dentry_open` returned a file with a reference that is now ours, and nobody has
+        // used `fdget_pos` on it, because it has no file descriptor.
+        Ok(Self(unsafe { ARef::from_raw(file) }))
+    }
+
+    /// Makes a file without a name on the file system of the directory `path`, with mode 0600. May
+    /// sleep.
+    pub fn temporary(path: &Path, cred: &Credential) -> Result<Self> {
+        let flags = crate::int(bindings::O_RDWR | bindings::O_LARGEFILE);
+        // SAFETY: `path` and `cred` are valid for the call.
+        let file = from_err_ptr(unsafe {
+            bindings::kernel_tmpfile_open(
+                bindings::vfs_helper_nop_mnt_idmap(),
+                path.as_raw(),
+                u16::try_from(bindings::S_IFREG | 0o600)?,
+                flags,
+                cred.as_ptr(),
+            )
+        })?;
+        let file = NonNull::new(file.cast::<File>()).ok_or(EIO)?;
+        // SAFETY: As in `open`.
+        Ok(Self(unsafe { ARef::from_raw(file) }))
+    }
+
+    /// Sets the size in bytes; what is added is a hole. May sleep.
+    pub fn set_size(&self, size: u64) -> Result {
+        // SAFETY: The file is open, so it has a path.
+        to_result(unsafe {
+            bindings::vfs_truncate(&(*self.0.as_ptr()).__bindgen_anon_1.f_path, i64::try_from(size)?)
+        })
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        // SAFETY: An open file has an inode.
+        let size = unsafe { bindings::vfs_helper_i_size_read((*self.0.as_ptr()).f_inode) };
+        u64::try_from(size).unwrap_or(0)
+    }
+
+    /// Whether the file system can read this file past its page cache.
+    pub fn can_read_direct(&self) -> bool {
+        // SAFETY: The file is open; its mode does not change.
+        unsafe { (*self.0.as_ptr()).f_mode & bindings::VFS_CONST_FMODE_CAN_ODIRECT != 0 }
+    }
+
+    /// The first byte at or after `pos` that is not in a hole; none when all the rest is a hole.
+    /// May sleep.
+    pub fn seek_data(&self, pos: u64) -> Result<Option<u64>> {
+        match self.seek(pos, bindings::SEEK_DATA) {
+            Ok(data) => Ok(Some(data)),
+            Err(e) if e == ENXIO => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The first byte at or after `pos` that is in a hole, or the size of the file. May sleep.
+    pub fn seek_hole(&self, pos: u64) -> Result<u64> {
+        self.seek(pos, bindings::SEEK_HOLE)
+    }
+
+    fn seek(&self, pos: u64, whence: u32) -> Result<u64> {
+        let pos = i64::try_from(pos).map_err(|_| EINVAL)?;
+        // SAFETY: The file is open. The call moves its position, which nobody uses.
+        let at = unsafe { bindings::vfs_llseek(self.0.as_ptr(), pos, crate::int(whence)) };
+        u64::try_from(at).map_err(|_| Error::from_errno(i32::try_from(at).unwrap_or(-5)))
+    }
+
+    /// Reads at `pos` through the page cache, and completes `target` before it returns. May sleep.
+    ///
+    /// What the read itself brings into the page cache is dropped again.
+    pub fn read_buffered<R: ReadTarget>(&self, pos: u64, mut target: R) {
+        let result = self.read_now(pos, &mut target);
+        target.complete(result);
+    }
+
+    fn read_now<R: ReadTarget>(&self, pos: u64, target: &mut R) -> Result<usize> {
+        let pos = i64::try_from(pos).map_err(|_| EINVAL)?;
+        let mut done = 0;
+        // A buffered read may stop early, at the end of a folio for instance.
+        loop {
+            let mut iocb = bindings::kiocb::default();
+            let at = pos.checked_add_unsigned(done).ok_or(EINVAL)?;
+            // SAFETY: The kiocb lives on the stack and is without a completion callback, so the
+            // read is over when the call returns. The iterator is valid by the trait's contract.
+            let n = unsafe {
+                bindings::vfs_helper_init_kiocb(
+                    &mut iocb,
+                    self.0.as_ptr(),
+                    at,
+                    bindings::VFS_CONST_IOCB_DONTCACHE,
+                );
+                if bindings::vfs_helper_iov_iter_count(target.iter()) == 0 {
+                    break;
+                }
+                bindings::vfs_iocb_iter_read(self.0.as_ptr(), &mut iocb, target.iter())
+            };
+            match usize::try_from(n) {
+                Ok(0) => break,
+                Ok(n) => done += crate::u64_from(n),
+                // The file system below does not know IOCB_DONTCACHE for instance.
+                Err(_) => return Err(errno(n)),
+            }
+        }
+        usize::try_from(done).map_err(|_| EIO)
+    }
+
+    /// Starts to read at `pos` past the page cache; `target` is completed when the device is done,
+    /// or here. May sleep.
+    ///
+    /// Gives the target back when the file system refuses the read before it has begun, because it
+    /// is not aligned as the device wants it for instance ([`EINVAL`]).
+    pub fn read_direct<R: ReadTarget>(&self, pos: u64, target: R) -> Result<(), (Error, R)> {
+        let Ok(pos) = i64::try_from(pos) else {
+            return Err((EINVAL, target));
+        };
+        let read = Arc::pin_init(
+            pin_init!(DirectRead {
+                iocb <- Opaque::ffi_init(|slot| {
+                    // SAFETY: `slot` points at memory for a kiocb; the file is open.
+                    unsafe {
+                        bindings::vfs_helper_init_kiocb(
+                            slot,
+                            self.0.as_ptr(),
+                            pos,
+                            bindings::VFS_CONST_IOCB_DIRECT,
+                        );
+                        (*slot).ki_complete = Some(direct_read_done::<R>);
+                    }
+                }),
+                file: self.0.clone(),
+                target: UnsafeCell::new(Some(target)),
+            }),
+            GFP_KERNEL,
+        );
+        let read = match read {
+            Ok(read) => read,
+            // The initialiser was dropped and the target with it, which is told so by that.
+            Err(_) => return Ok(()),
+        };
+
+        // SAFETY: Nobody else has the read yet.
+        let iter = match unsafe { &mut *read.target.get() } {
+            Some(target) => target.iter(),
+            None => return Ok(()),
+        };
+        let in_flight = read.clone().into_raw();
+        // SAFETY: The kiocb is initialised, and kept by the reference in `in_flight` until its
+        // callback has run and by `read` until after this call. The iterator is valid until the
+        // target is completed.
+        let n = unsafe {
+            bindings::vfs_iocb_iter_read(read.file.as_ptr(), (*in_flight).iocb.get(), iter)
+        };
+        if n == EIOCBQUEUED {
+            return Ok(());
+        }
+
+        // SAFETY: The I/O is not queued, so the callback does not run: the reference is ours.
+        let read = unsafe { Arc::from_raw(in_flight) };
+        // SAFETY: So is the right to complete.
+        let Some(target) = (unsafe { (*read.target.get()).take() }) else {
+            return Ok(());
+        };
+        match usize::try_from(n) {
+            Ok(n) => target.complete(Ok(n)),
+            Err(_) if errno(n) == EINVAL => return Err((EINVAL, target)),
+            Err(_) => target.complete(Err(errno(n))),
+        }
+        Ok(())
+    }
+}
+
+/// What `vfs_iocb_iter_read` returns for a read that is under way (include/linux/errno.h).
+const EIOCBQUEUED: isize = -(bindings::EIOCBQUEUED as isize);
+
+/// The errno of a failed read. A signal cannot restart it, since other parts of the same read may
+/// be done already: the reader is told to try again.
+fn errno(n: isize) -> Error {
+    match i32::try_from(n) {
+        Ok(n @ -4095..0) => match Error::from_errno(n) {
+            e if e == ERESTARTSYS || e == ERESTARTNOINTR || e == ERESTARTNOHAND => EINTR,
+            e => e,
+        },
+        _ => EIO,
+    }
+}
+
+/// `ki_complete` of a direct read. Called from any context.
+///
+/// # Safety
+///
+/// `iocb` must be the one in a `DirectRead<R>` of which the I/O owns a reference.
+unsafe extern "C" fn direct_read_done<R: ReadTarget>(
+    iocb: *mut bindings::kiocb,
+    n: kernel::ffi::c_long,
+) {
+    // SAFETY: By the safety requirement the kiocb is that of a `DirectRead`, and the reference that
+    // `read_direct` gave to the I/O is ours now.
+    let read = unsafe {
+        let read: *const DirectRead<R> = container_of!(Opaque::cast_from(iocb), DirectRead<R>, iocb);
+        Arc::from_raw(read)
+    };
+    // SAFETY: The callback runs once, and it is the one that may complete.
+    if let Some(target) = unsafe { (*read.target.get()).take() } {
+        match usize::try_from(n) {
+            Ok(n) => target.complete(Ok(n)),
+            Err(_) => target.complete(Err(errno(n))),
+        }
+    }
+}
