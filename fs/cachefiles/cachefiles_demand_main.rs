@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! cachefiles_demand: an fscache backend whose missing data a user daemon fetches.
+//!
+//! A cache is a directory of sparse files that the daemon prepared. A read of bytes that are in a
+//! file is served from it. A read that meets a hole becomes a request, which the daemon reads from
+//! `/dev/cachefiles_demand`, fills and answers; then the file is read again.
+//!
+//! From the outside in: [`device`] is the wire format, [`cache`] binds a directory to fscache,
+//! [`object`] is one file, [`io`] decides between hit and miss, [`request`] is the table of what
+//! the daemon owes.
+
+#![deny(unsafe_code)]
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use vfs::{chardev, workqueue::StartedQueue};
+
+mod cache;
+mod device;
+mod io;
+mod object;
+mod request;
+
+module! {
+    type: CachefilesDemand,
+    name: "cachefiles_demand",
+    authors: ["The erofs-demand authors"],
+    description: "Cache on demand: an fscache backend filled by a user daemon",
+    license: "GPL",
+}
+
+/// The loaded module. Fields are dropped in order: first nobody can open the device any more, then
+/// the caches are withdrawn, last the queue that their reads complete on is drained.
+#[pin_data]
+struct CachefilesDemand {
+    #[pin]
+    _device: chardev::Registration<device::Session>,
+    _caches: cache::Withdraw,
+    _queue: StartedQueue,
+}
+
+impl kernel::InPlaceModule for CachefilesDemand {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        pin_init::pin_init_scope(|| {
+            let queue = fscache::backend::start_queue(c"cachefiles_demand")?;
+            let state = Arc::pin_init(cache::State::new(), GFP_KERNEL)?;
+            Ok(try_pin_init!(Self {
+                _device <- chardev::Registration::new(state.clone()),
+                _caches: cache::Withdraw::new(state),
+                _queue: queue,
+            }? Error))
+        })
+    }
+}

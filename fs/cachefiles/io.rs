@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reads from a blob: hits at once, misses after the daemon has answered.
+//!
+//! A hit is read past the backing file's page cache into the reader's, so that nothing is cached
+//! twice. What was just filled is still in the backing file's page cache, perhaps not on disk yet,
+//! and is read from there.
+
+use crate::{object::Object, request::Requests};
+use fscache::backend::{queue, CacheRead};
+use kernel::{
+    impl_has_work, new_mutex, new_work,
+    prelude::*,
+    sync::{
+        atomic::{ordering, Atomic},
+        Arc, Mutex,
+    },
+    workqueue::{Work, WorkItem},
+};
+use vfs::{log, u64_from};
+
+/// Requests that one read makes at most for its holes. If it has more of them, the last request
+/// takes in what lies between: fetching a little twice is better than a thousand requests.
+const RUNS_MAX: usize = 8;
+
+/// Unit of requests in bytes; a block of the file system below may be smaller, not larger.
+const GRANULE: u64 = 4096;
+
+/// Reads from `start` of the object. Does not wait for bytes that are missing. May sleep.
+pub(crate) fn read(object: Arc<Object>, start: u64, read: CacheRead) {
+    let len = u64_from(read.len()).min(object.size().saturating_sub(start));
+    match missing(&object, start, len) {
+        Ok(holes) if holes.is_empty() => hit(&object, start, read),
+        Ok(holes) => match Miss::new(object, start, read) {
+            Ok(miss) => miss.begin(&holes),
+            // The read was dropped, which failed it.
+            Err(_) => {}
+        },
+        Err(e) => read.complete(Err(e)),
+    }
+}
+
+fn hit(object: &Object, start: u64, read: CacheRead) {
+    match object.file() {
+        Ok(file) if file.can_read_direct() => {
+            // The device below may want an alignment that the read does not have.
+            if let Err((_, read)) = file.read_direct(start, read) {
+                file.read_buffered(start, read);
+            }
+        }
+        Ok(file) => file.read_buffered(start, read),
+        Err(e) => read.complete(Err(e)),
+    }
+}
+
+/// The missing parts of a range, widened to what is asked from the daemon.
+fn missing(object: &Object, start: u64, len: u64) -> Result<KVec<(u64, u64)>> {
+    let mut holes: KVec<(u64, u64)> = KVec::new();
+    object.for_each_missing(start, len, |run| {
+        let (start, len) = netfs_split::widen(run.start, run.len, GRANULE, object.size())
+            .ok_or(EIO)?;
+        let end = start.checked_add(len).ok_or(EIO)?;
+        let full = holes.len() >= RUNS_MAX;
+        match holes.last_mut() {
+            // Widened runs may touch or overlap.
+            Some(last) if full || start <= last.1 => last.1 = last.1.max(end),
+            _ => holes.push((start, end), GFP_KERNEL)?,
+        }
+        Ok(())
+    })?;
+    Ok(holes)
+}
+
+/// A read that waits for the daemon.
+#[pin_data]
+pub(crate) struct Miss {
+    #[pin]
+    work: Work<Miss>,
+    object: Arc<Object>,
+    start: u64,
+    #[pin]
+    read: Mutex<Option<CacheRead>>,
+    /// Requests without an answer, and one while they are being made.
+    pending: Atomic<i32>,
+    /// The first error that was the answer, or zero.
+    errno: Atomic<i32>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Miss { self.work }
+}
+
+impl Miss {
+    fn new(object: Arc<Object>, start: u64, read: CacheRead) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                work <- new_work!("Miss"),
+                object,
+                start,
+                read <- new_mutex!(Some(read)),
+                pending: Atomic::new(1),
+                errno: Atomic::new(0),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The blob that is read.
+    pub(crate) fn object(&self) -> &Arc<Object> {
+        &self.object
+    }
+
+    fn begin(self: Arc<Self>, holes: &[(u64, u64)]) {
+        let requests: &Requests = &self.object.cache.requests;
+        let result = holes
+            .iter()
+            .try_for_each(|(start, end)| requests.add(&self, *start, *end));
+        self.answered(result);
+    }
+
+    /// One more answer has to come before the read can go on.
+    pub(crate) fn expect_answer(&self) {
+        self.pending.fetch_add(1, ordering::Relaxed);
+    }
+
+    /// An answer came. Does not sleep.
+    pub(crate) fn answered(self: &Arc<Self>, result: Result) {
+        if let Err(e) = result {
+            // Only the first error is kept.
+            let _ = self.errno.cmpxchg(0, e.to_errno(), ordering::Full);
+        }
+        if self.pending.fetch_sub(1, ordering::Full) == 1 {
+            // Cannot be queued already: the count gets to zero once.
+            let _ = queue().enqueue(self.clone());
+        }
+    }
+
+    /// Looks once more whether the bytes are there: what the daemon says is not believed.
+    fn check(&self, len: usize) -> Result {
+        match self.errno.load(ordering::Acquire) {
+            0 => {}
+            errno => return Err(Error::from_errno(errno)),
+        }
+        let len = u64_from(len).min(self.object.size().saturating_sub(self.start));
+        self.object.for_each_missing(self.start, len, |run| {
+            if log::ratelimit() {
+                pr_err!(
+                    "cache {:?}: file {:?}: the daemon said done, but {} bytes at {} are missing\n",
+                    self.object.cache.tag(),
+                    self.object.name(),
+                    run.len,
+                    run.start
+                );
+            }
+            Err(EIO)
+        })
+    }
+}
+
+impl WorkItem for Miss {
+    type Pointer = Arc<Self>;
+
+    /// All answers have come.
+    fn run(this: Arc<Self>) {
+        let Some(read) = this.read.lock().take() else {
+            return;
+        };
+        match (this.check(read.len()), this.object.file()) {
+            (Ok(()), Ok(file)) => file.read_buffered(this.start, read),
+            (Err(e), _) | (_, Err(e)) => read.complete(Err(e)),
+        }
+    }
+}
