@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Blobs: the objects in the cache that images consist of.
+//!
+//! fscache accepts a volume once and a cookie once. So that several mounts can use the same cache,
+//! and the same blob in it, both are kept in a registry and shared.
+
+use fscache::client::{Cookie, Provider, Volume};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    str::CString,
+    sync::{Arc, Mutex},
+};
+
+/// Key of the one volume that all mounts of a cache share.
+const VOLUME: &CStr = c"erofs";
+
+/// The kind of cache that can fetch on demand.
+const PROVIDER: &CStr = c"cachefiles_demand";
+
+/// What the mounts share: volumes, and the blobs in them.
+#[pin_data]
+pub(crate) struct Registry {
+    #[pin]
+    volumes: Mutex<KVec<Open>>,
+}
+
+/// A volume that at least one blob is open in.
+struct Open {
+    /// Tag of the cache as the mount gave it.
+    tag: Option<CString>,
+    volume: Arc<Volume>,
+    blobs: KVec<OpenBlob>,
+}
+
+struct OpenBlob {
+    name: CString,
+    cookie: Arc<Cookie>,
+    users: usize,
+}
+
+/// A blob that a mount uses.
+pub(crate) struct Blob {
+    registry: Arc<Registry>,
+    cookie: Arc<Cookie>,
+    size: u64,
+}
+
+impl Registry {
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            volumes <- new_mutex!(KVec::new()),
+        })
+    }
+
+    /// Opens the blob `name` in the cache with the given tag. Says in the log what is wrong, for
+    /// the mount `mount`. May sleep.
+    ///
+    /// [`ENOTCONN`] without a cache that can fetch; [`ENOENT`], [`ESTALE`] for a backing file that
+    /// is missing or does not fit.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        mount: &CStr,
+        tag: Option<&CStr>,
+        name: &CStr,
+    ) -> Result<Blob> {
+        let cookie = self.cookie(mount, tag, name)?;
+        // From here on dropping the blob undoes what was done.
+        let mut blob = Blob {
+            registry: self.clone(),
+            cookie,
+            size: 0,
+        };
+        blob.size = blob.cookie.size().map_err(|e| match e {
+            e if e == ENOBUFS => {
+                pr_err!("({mount:?}): blob {name:?}: the cache went away\n");
+                ENOTCONN
+            }
+            e => {
+                pr_err!("({mount:?}): blob {name:?} cannot be opened: {e:?}\n");
+                e
+            }
+        })?;
+        Ok(blob)
+    }
+
+    fn cookie(
+        &self,
+        mount: &CStr,
+        tag: Option<&CStr>,
+        name: &CStr,
+    ) -> Result<Arc<Cookie>> {
+        let mut volumes = self.volumes.lock();
+        // Volumes without blobs do not stay: what an earlier mount was refused, or a cache that
+        // has gone, must not be in the way of this one.
+        let found = volumes.iter().position(|open| {
+            open.tag.as_deref().map(CStr::to_bytes) == tag.map(CStr::to_bytes)
+        });
+        let mut fresh = match found {
+            Some(_) => None,
+            None => Some(Open {
+                tag: tag.map(CString::try_from).transpose()?,
+                volume: Arc::new(Volume::acquire(VOLUME, tag)?, GFP_KERNEL)?,
+                blobs: KVec::new(),
+            }),
+        };
+        let open = match found {
+            Some(index) => volumes.get_mut(index).ok_or(EINVAL)?,
+            None => fresh.as_mut().ok_or(EINVAL)?,
+        };
+        check_provider(mount, &open.volume)?;
+
+        if let Some(blob) = open.blobs.iter_mut().find(|blob| *blob.name == *name) {
+            blob.users = blob.users.checked_add(1).ok_or(EMFILE)?;
+            return Ok(blob.cookie.clone());
+        }
+        let cookie = Cookie::acquire(open.volume.clone(), name.to_bytes()).inspect_err(|e| {
+            pr_err!("({mount:?}): blob name {name:?} is not accepted: {e:?}\n");
+        })?;
+        let cookie = Arc::new(cookie, GFP_KERNEL)?;
+        open.blobs.push(
+            OpenBlob {
+                name: CString::try_from(name)?,
+                cookie: cookie.clone(),
+                users: 1,
+            },
+            GFP_KERNEL,
+        )?;
+        if let Some(fresh) = fresh {
+            volumes.push(fresh, GFP_KERNEL)?;
+        }
+        Ok(cookie)
+    }
+}
+
+/// Refuses a volume that is not in a cache on demand.
+fn check_provider(mount: &CStr, volume: &Volume) -> Result {
+    let tag = volume.tag();
+    match (volume.provider(PROVIDER), tag) {
+        (Provider::Wanted, _) => return Ok(()),
+        (Provider::Other, Ok(tag)) => pr_err!(
+            "({mount:?}): the cache {tag:?} cannot fetch on demand; is the daemon running? \
+             tag= chooses a cache by its tag\n"
+        ),
+        (_, Ok(tag)) => pr_err!(
+            "({mount:?}): no cache {tag:?} is bound; is the daemon running?\n"
+        ),
+        (_, Err(_)) => {
+            pr_err!("({mount:?}): no cache is bound; is the daemon running?\n")
+        }
+    }
+    Err(ENOTCONN)
+}
+
+impl Blob {
+    /// Size in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The object in the cache.
+    pub(crate) fn cookie(&self) -> &Cookie {
+        &self.cookie
+    }
+}
+
+impl Drop for Blob {
+    fn drop(&mut self) {
+        // Cookie and volume are given up under the lock: a mount that comes right behind must not
+        // find them half gone.
+        let mut volumes = self.registry.volumes.lock();
+        for index in 0..volumes.len() {
+            let Some(open) = volumes.get_mut(index) else {
+                return;
+            };
+            let Some(at) = open
+                .blobs
+                .iter()
+                .position(|blob| Arc::ptr_eq(&blob.cookie, &self.cookie))
+            else {
+                continue;
+            };
+            let unused = match open.blobs.get_mut(at) {
+                Some(blob) => {
+                    blob.users = blob.users.saturating_sub(1);
+                    blob.users == 0
+                }
+                None => false,
+            };
+            if unused {
+                let _ = open.blobs.remove(at);
+            }
+            if open.blobs.is_empty() {
+                let _ = volumes.remove(index);
+            }
+            return;
+        }
+    }
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Directories: lookup and readdir.
+//!
+//! A directory is a row of blocks, each with sorted entries, and the blocks are in order too. The
+//! bytes of a block are copied and then looked at.
+
+use crate::{data, inode, Erofs};
+use erofs_disk::{BlockSearch, DirBlock, Inode, Step};
+use kernel::prelude::*;
+use vfs::{
+    dentry::{Spliced, Unhashed},
+    dir::{self, Emitter, EntryType},
+    inode::INode,
+};
+
+/// What directories do.
+pub(crate) struct Directory;
+
+impl dir::Operations for Directory {
+    type FileSystem = Erofs;
+
+    fn lookup(dir: &INode<Erofs>, dentry: Unhashed<'_, Erofs>) -> Result<Spliced> {
+        if dentry.name().len() > erofs_disk::NAME_MAX {
+            return Err(ENAMETOOLONG);
+        }
+        let found = match find(dir, dentry.name())? {
+            Some(nid) => Some(inode::get(dir.super_block(), nid)?),
+            None => None,
+        };
+        dentry.splice(found)
+    }
+
+    fn read_dir(dir: &INode<Erofs>, emitter: &mut Emitter<'_>) -> Result {
+        let disk = dir.data().disk()?;
+        let volume = dir.super_block().data();
+        let corrupt = |e| volume.disk_error(format_args!("directory {}", disk.nid), e);
+        let block_size = u64::from(volume.super_block()?.block_size());
+        let mut blocks = Blocks::new(dir, disk)?;
+        // A cookie is the offset of an entry in the directory.
+        while emitter.position() < disk.size {
+            let position = emitter.position();
+            let index = position.checked_div(block_size).ok_or(EINVAL)?;
+            let start = index.checked_mul(block_size).ok_or(EINVAL)?;
+            let block = DirBlock::new(blocks.read(index)?).map_err(corrupt)?;
+            // A cookie that was not ours goes to the entry at or after it.
+            let first = position.saturating_sub(start).div_ceil(ENTRY_SIZE);
+            for at in usize::try_from(first)?..block.count() {
+                let entry = block.get(at).ok_or(EINVAL)?.map_err(corrupt)?;
+                let offset = vfs::u64_from(at).saturating_mul(ENTRY_SIZE);
+                emitter.set_position(start.saturating_add(offset));
+                if !emitter.emit(entry.name, entry.nid, entry_type(entry.file_type)) {
+                    return Ok(());
+                }
+            }
+            emitter.set_position(start.saturating_add(block_size).min(disk.size.max(position)));
+        }
+        Ok(())
+    }
+}
+
+/// Size of an entry without its name, in bytes.
+const ENTRY_SIZE: u64 = 12;
+
+/// The inode number that `name` has in `dir`.
+fn find(dir: &INode<Erofs>, name: &[u8]) -> Result<Option<u64>> {
+    let disk = dir.data().disk()?;
+    let volume = dir.super_block().data();
+    let corrupt = |e| volume.disk_error(format_args!("directory {}", disk.nid), e);
+    let mut blocks = Blocks::new(dir, disk)?;
+    let mut search = BlockSearch::new(blocks.count);
+    while let Some(index) = search.next_block() {
+        let block = DirBlock::new(blocks.read(index)?).map_err(corrupt)?;
+        match search.step(&block, name).map_err(corrupt)? {
+            Step::Found(entry) => return Ok(Some(entry.nid)),
+            Step::Continue => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Copies blocks of a directory, one at a time.
+struct Blocks<'a> {
+    dir: &'a INode<Erofs>,
+    disk: &'a Inode,
+    count: u64,
+    block_size: u64,
+    buf: KVec<u8>,
+}
+
+impl<'a> Blocks<'a> {
+    fn new(dir: &'a INode<Erofs>, disk: &'a Inode) -> Result<Self> {
+        let block_size = u64::from(dir.super_block().data().super_block()?.block_size());
+        Ok(Self {
+            dir,
+            disk,
+            count: disk.size.div_ceil(block_size),
+            block_size,
+            buf: KVec::from_elem(0, usize::try_from(block_size)?, GFP_KERNEL)?,
+        })
+    }
+
+    /// The block `index`, cut off at the directory's size.
+    fn read(&mut self, index: u64) -> Result<&[u8]> {
+        let pos = index.checked_mul(self.block_size).ok_or(EINVAL)?;
+        let left = self.disk.size.checked_sub(pos).ok_or(EINVAL)?;
+        let len = usize::try_from(left.min(self.block_size))?;
+        let buf = self.buf.get_mut(..len).ok_or(EINVAL)?;
+        data::read_exact(self.dir.super_block(), self.disk, pos, buf)?;
+        Ok(buf)
+    }
+}
+
+/// The type of an entry: the numbers are the kernel's `FT_*`.
+fn entry_type(file_type: u8) -> EntryType {
+    match file_type {
+        1 => EntryType::Regular,
+        2 => EntryType::Directory,
+        3 => EntryType::CharacterDevice,
+        4 => EntryType::BlockDevice,
+        5 => EntryType::Fifo,
+        6 => EntryType::Socket,
+        7 => EntryType::Symlink,
+        _ => EntryType::Unknown,
+    }
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! EROFS whose images come from an fscache cache that is filled on demand.
+//!
+//! From the mount to the bytes: [`options`] are the mount options, [`blobs`] the objects in the
+//! cache that an image consists of, [`volume`] the mounted image, [`inode`] its inodes, [`dir`]
+//! lookup and readdir, [`data`] where the bytes of a file are. The on-disk format is a crate of its
+//! own, `erofs_disk`, and so is the splitting of ranges, `netfs_split`.
+//!
+//! Everything that comes from an image is checked before it is used, and what is wrong with it is
+//! said in one line of the log.
+
+#![deny(unsafe_code)]
+
+use kernel::{
+    prelude::*,
+    seq_file::SeqFile,
+    sync::{aref::ARef, Arc},
+};
+use vfs::{
+    fs::{self, FileSystem, Statfs},
+    inode::INode,
+    super_block::{Filling, New, SuperBlock},
+};
+
+mod blobs;
+mod data;
+mod dir;
+mod inode;
+mod options;
+mod volume;
+
+module! {
+    type: ErofsModule,
+    name: "erofs",
+    authors: ["The erofs-demand authors"],
+    description: "EROFS on demand: images that can be mounted before their data has arrived",
+    license: "GPL",
+    alias: ["fs-erofs"],
+}
+
+#[pin_data]
+struct ErofsModule {
+    #[pin]
+    _fs: fs::Registration<Erofs>,
+}
+
+impl kernel::InPlaceModule for ErofsModule {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        pin_init::pin_init_scope(|| {
+            let registry = Arc::pin_init(blobs::Registry::new(), GFP_KERNEL)?;
+            Ok(try_pin_init!(Self {
+                _fs <- fs::Registration::new(registry),
+            }? Error))
+        })
+    }
+}
+
+/// The file system type.
+pub(crate) struct Erofs;
+
+#[vtable]
+impl FileSystem for Erofs {
+    const NAME: &'static CStr = c"erofs";
+    const MAGIC: u32 = erofs_disk::MAGIC;
+    type Context = blobs::Registry;
+    type Options = options::Options;
+    type Data = volume::Volume;
+    type INodeData = inode::Node;
+
+    fn parse_option(
+        options: &mut options::Options,
+        name: &CStr,
+        value: Option<&CStr>,
+    ) -> Result {
+        options.parse(name, value)
+    }
+
+    fn fill_super<'a>(
+        sb: New<'a, Self>,
+        options: options::Options,
+    ) -> Result<(Filling<'a, Self>, ARef<INode<Self>>)> {
+        volume::mount(sb, options)
+    }
+
+    fn statfs(sb: &SuperBlock<Self>) -> Statfs {
+        sb.data().statfs()
+    }
+
+    fn show_options(sb: &SuperBlock<Self>, seq: &SeqFile) {
+        sb.data().options().show(seq);
+    }
+}
