@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0
+# The user's entry. Kernel objects are in Kbuild, which make does not read here.
+#
+# Everything is made in a Debian build root in $(BUILD), where this repository
+# is /src and $(BUILD) is /build; nothing is built in the source tree.
+
+BUILD ?= $(CURDIR)/build
+override BUILD := $(abspath $(BUILD))
+export BUILD
+
+enter := scripts/enter
+kbuild := $(enter) make -C /build/kdir --no-print-directory -j$(shell nproc) M=/src
+stamps := $(BUILD)/stamps
+suite := /src/tools/testing/selftests/filesystems/erofs_demand
+selftest_args := LIB_MK=/build/kdir/tools/testing/selftests/lib.mk \
+	KHDR_INCLUDES='-idirafter /src/include/uapi' OUTPUT=/build/selftests
+
+help:
+	@echo 'Needs root, a Debian-like machine with apt, 12 GB of disk, and the network once.'
+	@echo ''
+	@echo 'make setup       fetch the target kernel, compilers and QEMU into build/ (once, about 6 minutes)'
+	@echo 'make demo        boot the kernel in a VM and start a program from an image that has not arrived;'
+	@echo '                 ARGS=shell ends at a prompt in that VM'
+	@echo 'make test        all tests: host, scripts, and kernel modules in a VM'
+	@echo 'make test-host   tests of the daemon and of the pure crates'
+	@echo 'make test-vm     kernel selftests; T="mount share" runs only these'
+	@echo 'make check       format, lints, documentation and symbols'
+	@echo ''
+	@echo 'make modules     cachefiles_demand.ko and erofs.ko, in build/modules/'
+	@echo 'make daemon      demandd, in build/target/release/'
+	@echo 'make install     modules and daemon on this machine (INSTALL_MOD_PATH=, PREFIX=); uninstall undoes it'
+	@echo 'make clean       remove what was built; distclean also removes what setup fetched'
+	@echo ''
+	@echo 'BUILD=DIR puts build/ elsewhere; KERNEL=VERSION makes setup take another kernel.'
+
+# --- building ---------------------------------------------------------------
+
+setup:
+	@scripts/setup
+	@$(MAKE) --no-print-directory $(stamps)/cargo
+
+# setup is quick when there is nothing to do, so that every target can begin
+# with it and works in a fresh clone.
+$(BUILD)/stamps/tree: scripts/setup
+	@scripts/setup
+	@touch $@
+
+# After this, cargo needs no network.
+$(stamps)/cargo: tools/Cargo.lock | $(stamps)/tree
+	@echo '==> fetch crates'
+	@$(enter) sh -c 'cd /src/tools && cargo fetch --locked --target "$$(rustc -vV | sed -n "s/^host: //p")"'
+	@touch $@
+
+modules: | $(stamps)/tree
+	@echo '==> modules'
+	@$(kbuild) MO=/build/modules modules
+
+daemon: $(stamps)/cargo
+	@echo '==> daemon'
+	@$(enter) sh -c 'cd /src/tools && cargo build --release --locked --offline'
+
+selftests: | $(stamps)/tree
+	@mkdir -p $(BUILD)/selftests
+	@$(enter) make -s -C $(suite) $(selftest_args) all
+
+# Into the build root, which is the root of the test guest.
+guest-modules: modules
+	@$(enter) env BUILD=/build /src/scripts/install-modules /
+
+# --- running ----------------------------------------------------------------
+
+demo: guest-modules daemon
+	@scripts/demo $(ARGS)
+
+test: guest-modules daemon selftests
+	@scripts/run-tests host scripts vm
+
+test-host: $(stamps)/cargo
+	@scripts/run-tests host
+
+test-vm: guest-modules daemon selftests
+	@T='$(T)' scripts/run-tests vm
+
+check: modules $(stamps)/cargo
+	@scripts/check
+
+# --- installing on this machine ---------------------------------------------
+
+PREFIX ?= /usr/local
+INSTALL_MOD_PATH ?= /
+
+install:
+	@scripts/install-modules $(INSTALL_MOD_PATH)
+	install -D -m 755 $(BUILD)/target/release/demandd $(DESTDIR)$(PREFIX)/sbin/demandd
+
+uninstall:
+	@scripts/install-modules --remove $(INSTALL_MOD_PATH)
+	rm -f $(DESTDIR)$(PREFIX)/sbin/demandd
+
+clean:
+	rm -rf $(addprefix $(BUILD)/,modules clippy selftests target vm out demo)
+
+distclean:
+	rm -rf $(BUILD)
+
+.PHONY: help setup modules daemon selftests guest-modules demo test test-host \
+	test-vm check install uninstall clean distclean
