@@ -24,8 +24,8 @@ use kernel::{
 };
 use vfs::{c_string, cred, kfile::KFile, path::Path};
 
-/// The volume that EROFS mounts use. Others, and those whose key begins with it and a comma, are
-/// clients of some other kind of cache.
+/// The volume that EROFS mounts use. One whose key is neither this nor begins with it and a comma is
+/// that of a client of another kind of cache.
 const VOLUME: &[u8] = b"erofs";
 
 /// Most bytes of a page-sized block: reads go to and from whole pages.
@@ -88,7 +88,7 @@ impl State {
             }
         })?;
         let cache = Cache::open(root, dir, tag, self.into(), session)?;
-        let cache = Arc::new(preparing.add(cache)?, GFP_KERNEL)?;
+        let cache = Arc::new(preparing.activate(cache)?, GFP_KERNEL)?;
         caches.push(cache.clone(), GFP_KERNEL)?;
         pr_info!("cache {tag:?} on {dir:?}: bound\n");
         Ok(cache)
@@ -172,14 +172,16 @@ impl Cache {
             return Err(refuse("the file system is read-only", EROFS));
         }
         if !features.xattr {
-            return Err(refuse("the file system has no extended attributes", EOPNOTSUPP));
+            return Err(refuse(
+                "the file system has no extended attributes",
+                EOPNOTSUPP,
+            ));
         }
         if !features.block_size.is_power_of_two() || features.block_size > BLOCK_SIZE_MAX {
             return Err(refuse("its block size is larger than a page", EOPNOTSUPP));
         }
-        check_holes(&root, &cred).map_err(|e| {
-            refuse("a new sparse file there does not read as a hole", e)
-        })?;
+        check_holes(&root, &cred)
+            .map_err(|e| refuse("a new sparse file there does not read as a hole", e))?;
         let volumes = root
             .make_directory(c"cache")
             .map_err(|e| refuse("the directory \"cache\" in it cannot be opened or made", e))?;
@@ -251,12 +253,7 @@ impl Backend for Cache {
     type Object = Object;
 
     fn acquire_volume(self: ArcBorrow<'_, Self>, key: &[u8]) -> Option<Volume> {
-        let ours = match key.strip_prefix(VOLUME) {
-            Some([]) => true,
-            Some([b',', ..]) => true,
-            _ => false,
-        };
-        if !ours {
+        if !matches!(key.strip_prefix(VOLUME), Some([] | [b',', ..])) {
             pr_info!(
                 "cache {:?}: not for the volume \"{}\", which is not on demand: its client runs \
                  without a cache\n",
@@ -283,6 +280,10 @@ impl Backend for Cache {
 
     fn withdraw(_object: Arc<Object>) {
         // The last reference closes the file. Nobody waits for the object, see `Requests::add`.
+    }
+
+    fn abort(object: &Arc<Object>) {
+        object.cache.requests.abort(object);
     }
 
     fn occupancy(object: &Object, start: u64, len: u64) -> Result<(u64, u64)> {

@@ -219,7 +219,9 @@ fn set(slot: &mut Option<CString>, value: &[u8]) -> Result {
 /// The first word of a command, and what comes after the white space behind it.
 fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
     let word = line.iter().position(u8::is_ascii_whitespace);
-    let (word, rest) = line.split_at_checked(word.unwrap_or(line.len())).unwrap_or((line, &[]));
+    let (word, rest) = line
+        .split_at_checked(word.unwrap_or(line.len()))
+        .unwrap_or((line, &[]));
     (word, rest.trim_ascii())
 }
 

@@ -57,8 +57,8 @@ fn hit(object: &Object, start: u64, read: CacheRead) {
 fn missing(object: &Object, start: u64, len: u64) -> Result<KVec<(u64, u64)>> {
     let mut holes: KVec<(u64, u64)> = KVec::new();
     object.for_each_missing(start, len, |run| {
-        let (start, len) = netfs_split::widen(run.start, run.len, GRANULE, object.size())
-            .ok_or(EIO)?;
+        let (start, len) =
+            netfs_split::widen(run.start, run.len, GRANULE, object.size()).ok_or(EIO)?;
         let end = start.checked_add(len).ok_or(EIO)?;
         let full = holes.len() >= RUNS_MAX;
         match holes.last_mut() {

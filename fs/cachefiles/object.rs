@@ -125,7 +125,10 @@ impl Presence for Holes<'_> {
 
 fn open_file(cache: &Cache, directory: &Path, name: &CStr) -> Result<(KFile, u64)> {
     let stale = |reason: core::fmt::Arguments<'_>| {
-        pr_err!("cache {:?}: file {name:?} is stale: {reason}\n", cache.tag());
+        pr_err!(
+            "cache {:?}: file {name:?} is stale: {reason}\n",
+            cache.tag()
+        );
         ESTALE
     };
     let path = directory.lookup(name)?;
@@ -135,18 +138,23 @@ fn open_file(cache: &Cache, directory: &Path, name: &CStr) -> Result<(KFile, u64
     let file = KFile::open(&path, &cache.cred)?;
     let size = file.size();
     if size == 0 {
-        return Err(stale(format_args!("it is empty; it must have the blob's size")));
+        return Err(stale(format_args!(
+            "it is empty; it must have the blob's size"
+        )));
     }
     // Room for one byte more than there should be, so that one too many is seen.
     let mut xattr = [0; 19];
     let len = match path.xattr(XATTR, &mut xattr) {
         Ok(len) => len,
         Err(e) if e == ENODATA => {
-            return Err(stale(format_args!("it has no user.CacheFiles.cache attribute")))
+            return Err(stale(format_args!(
+                "it has no user.CacheFiles.cache attribute"
+            )))
         }
         Err(e) if e == ERANGE => return Err(stale(format_args!("its attribute is too long"))),
         Err(e) => return Err(e),
     };
-    cache_key::check_file_xattr(xattr.get(..len).unwrap_or(&[]), size).map_err(|e| stale(format_args!("{e}")))?;
+    cache_key::check_file_xattr(xattr.get(..len).unwrap_or(&[]), size)
+        .map_err(|e| stale(format_args!("{e}")))?;
     Ok((file, size))
 }

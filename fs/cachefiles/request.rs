@@ -80,6 +80,25 @@ impl Requests {
         }
     }
 
+    /// Nobody wants the bytes of `object` any more: fails its requests.
+    pub(crate) fn abort(&self, object: &Arc<Object>) {
+        loop {
+            let request = {
+                let mut table = self.table.lock();
+                let id = table
+                    .pending
+                    .iter()
+                    .find(|(_, request)| Arc::ptr_eq(&request.object, object))
+                    .map(|(id, _)| *id);
+                id.and_then(|id| table.pending.remove(&id))
+            };
+            match request {
+                Some(request) => request.complete(Err(ECANCELED)),
+                None => return,
+            }
+        }
+    }
+
     /// Makes `miss` wait for the bytes from `start` to `end` of its object: joins the requests that
     /// cover parts of it, and makes new ones for the rest. [`EIO`] when there is no daemon.
     pub(crate) fn add(&self, miss: &Arc<Miss>, start: u64, end: u64) -> Result {

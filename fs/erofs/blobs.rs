@@ -28,8 +28,6 @@ pub(crate) struct Registry {
 
 /// A volume that at least one blob is open in.
 struct Open {
-    /// Tag of the cache as the mount gave it.
-    tag: Option<CString>,
     volume: Arc<Volume>,
     blobs: KVec<OpenBlob>,
 }
@@ -85,22 +83,14 @@ impl Registry {
         Ok(blob)
     }
 
-    fn cookie(
-        &self,
-        mount: &CStr,
-        tag: Option<&CStr>,
-        name: &CStr,
-    ) -> Result<Arc<Cookie>> {
+    fn cookie(&self, mount: &CStr, tag: Option<&CStr>, name: &CStr) -> Result<Arc<Cookie>> {
         let mut volumes = self.volumes.lock();
         // Volumes without blobs do not stay: what an earlier mount was refused, or a cache that
         // has gone, must not be in the way of this one.
-        let found = volumes.iter().position(|open| {
-            open.tag.as_deref().map(CStr::to_bytes) == tag.map(CStr::to_bytes)
-        });
+        let found = volumes.iter().position(|open| open.serves(tag));
         let mut fresh = match found {
             Some(_) => None,
             None => Some(Open {
-                tag: tag.map(CString::try_from).transpose()?,
                 volume: Arc::new(Volume::acquire(VOLUME, tag)?, GFP_KERNEL)?,
                 blobs: KVec::new(),
             }),
@@ -134,6 +124,17 @@ impl Registry {
     }
 }
 
+impl Open {
+    /// Whether this is the volume for a mount with that tag: one without a tag takes any cache that
+    /// can fetch, and preferably one that is in use.
+    fn serves(&self, tag: Option<&CStr>) -> bool {
+        match tag {
+            None => self.volume.provider(PROVIDER) == Provider::Wanted,
+            Some(tag) => self.volume.tag().is_ok_and(|own| *own == *tag),
+        }
+    }
+}
+
 /// Refuses a volume that is not in a cache on demand.
 fn check_provider(mount: &CStr, volume: &Volume) -> Result {
     let tag = volume.tag();
@@ -143,9 +144,7 @@ fn check_provider(mount: &CStr, volume: &Volume) -> Result {
             "({mount:?}): the cache {tag:?} cannot fetch on demand; is the daemon running? \
              tag= chooses a cache by its tag\n"
         ),
-        (_, Ok(tag)) => pr_err!(
-            "({mount:?}): no cache {tag:?} is bound; is the daemon running?\n"
-        ),
+        (_, Ok(tag)) => pr_err!("({mount:?}): no cache {tag:?} is bound; is the daemon running?\n"),
         (_, Err(_)) => {
             pr_err!("({mount:?}): no cache is bound; is the daemon running?\n")
         }
@@ -157,6 +156,18 @@ impl Blob {
     /// Size in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Fails the reads of the blob that wait for the daemon, unless another mount may be waiting.
+    pub(crate) fn abort_reads(&self) {
+        let volumes = self.registry.volumes.lock();
+        let shared = volumes
+            .iter()
+            .flat_map(|open| &open.blobs)
+            .any(|blob| Arc::ptr_eq(&blob.cookie, &self.cookie) && blob.users > 1);
+        if !shared {
+            self.cookie.abort_reads();
+        }
     }
 
     /// The object in the cache.

@@ -32,16 +32,25 @@ impl FileMap<'_> {
     fn on_device(&self, pos: u64, len: u64, address: Address, skip: u64) -> Result<Slice<u16>> {
         let volume = self.sb.data();
         let corrupt = |e| volume.disk_error(format_args!("inode {}", self.inode.nid), e);
-        let beyond = || corrupt(erofs_disk::Error::Corrupt("block address: beyond its device"));
+        let beyond = || {
+            corrupt(erofs_disk::Error::Corrupt(
+                "block address: beyond its device",
+            ))
+        };
         let block = u64::from(volume.super_block()?.block_size());
-        let skip = skip.checked_rem(block).and_then(|part| skip.checked_sub(part));
+        let skip = skip
+            .checked_rem(block)
+            .and_then(|part| skip.checked_sub(part));
         let skip = skip.ok_or_else(beyond)?;
         let address = Address {
             start: address.start.checked_add(skip).ok_or_else(beyond)?,
             ..address
         };
-        let Place { device, start, len: there } =
-            resolve(volume.super_block()?, volume.slots()?, address).map_err(corrupt)?;
+        let Place {
+            device,
+            start,
+            len: there,
+        } = resolve(volume.super_block()?, volume.slots()?, address).map_err(corrupt)?;
         Ok(Slice {
             pos: pos.checked_add(skip).ok_or_else(beyond)?,
             len: len.checked_sub(skip).ok_or_else(beyond)?.min(there),

@@ -53,7 +53,11 @@ impl dir::Operations for Directory {
                     return Ok(());
                 }
             }
-            emitter.set_position(start.saturating_add(block_size).min(disk.size.max(position)));
+            emitter.set_position(
+                start
+                    .saturating_add(block_size)
+                    .min(disk.size.max(position)),
+            );
         }
         Ok(())
     }

@@ -68,11 +68,7 @@ impl FileSystem for Erofs {
     type Data = volume::Volume;
     type INodeData = inode::Node;
 
-    fn parse_option(
-        options: &mut options::Options,
-        name: &CStr,
-        value: Option<&CStr>,
-    ) -> Result {
+    fn parse_option(options: &mut options::Options, name: &CStr, value: Option<&CStr>) -> Result {
         options.parse(name, value)
     }
 
@@ -81,6 +77,10 @@ impl FileSystem for Erofs {
         options: options::Options,
     ) -> Result<(Filling<'a, Self>, ARef<INode<Self>>)> {
         volume::mount(sb, options)
+    }
+
+    fn unmount(sb: &SuperBlock<Self>) {
+        sb.data().abort_reads();
     }
 
     fn statfs(sb: &SuperBlock<Self>) -> Statfs {

@@ -108,8 +108,8 @@ fn read(sb: &SuperBlock<Erofs>, nid: u64) -> Result<Inode> {
     volume
         .read_metadata(offset, bytes.first_chunk_mut::<2>().ok_or(EINVAL)?)
         .map_err(beyond)?;
-    let size = Inode::size_of(&bytes)
-        .map_err(|e| volume.disk_error(format_args!("inode {nid}"), e))?;
+    let size =
+        Inode::size_of(&bytes).map_err(|e| volume.disk_error(format_args!("inode {nid}"), e))?;
     volume
         .read_metadata(offset, bytes.get_mut(..size).ok_or(EINVAL)?)
         .map_err(beyond)?;

@@ -2,12 +2,7 @@
 
 //! A mounted image: super block, devices, and the way to the metadata.
 
-use crate::{
-    blobs::Blob,
-    inode,
-    options::Options,
-    Erofs,
-};
+use crate::{blobs::Blob, inode, options::Options, Erofs};
 use erofs_disk::{DeviceSlot, DEVICE_SLOT_SIZE, SUPER_OFFSET, SUPER_SIZE};
 use kernel::{
     prelude::*,
@@ -17,8 +12,9 @@ use vfs::{
     c_string,
     fs::Statfs,
     inode::INode,
-    mapping, u64_from,
+    mapping,
     super_block::{Filling, New, SuperBlock},
+    u64_from,
 };
 
 /// Bytes of an image that are checksummed at most: the first block from the super block on.
@@ -98,7 +94,12 @@ pub(crate) fn mount<'a>(
         devices: KVec::new(),
         super_block,
     };
-    volume.check_size(volume.name(), &volume.primary, image.super_block.blocks(), &image)?;
+    volume.check_size(
+        volume.name(),
+        &volume.primary,
+        image.super_block.blocks(),
+        &image,
+    )?;
     let count = image.super_block.device_count();
     let given = volume.options.devices();
     if !given.is_empty() && given.len() != usize::from(count) {
@@ -162,7 +163,11 @@ impl Volume {
     }
 
     /// Says in the log what the format crate found; `place` tells where.
-    pub(crate) fn disk_error(&self, place: core::fmt::Arguments<'_>, e: erofs_disk::Error) -> Error {
+    pub(crate) fn disk_error(
+        &self,
+        place: core::fmt::Arguments<'_>,
+        e: erofs_disk::Error,
+    ) -> Error {
         match e {
             erofs_disk::Error::Unsupported(what) => {
                 if vfs::log::ratelimit() {
@@ -201,6 +206,16 @@ impl Volume {
         self.primary.read_exact(pos, buf)
     }
 
+    /// Fails the reads that wait for the daemon, except from blobs that other mounts use too.
+    pub(crate) fn abort_reads(&self) {
+        self.primary.blob.abort_reads();
+        if let Ok(image) = self.image() {
+            for device in &image.devices {
+                device.blob.abort_reads();
+            }
+        }
+    }
+
     /// The numbers for statfs(2).
     pub(crate) fn statfs(&self) -> Statfs {
         let Ok(image) = self.image() else {
@@ -232,11 +247,13 @@ impl Volume {
         }
         let mut bytes = [0; SUPER_SIZE];
         self.read_metadata(SUPER_OFFSET, &mut bytes)?;
-        let sb =
-            erofs_disk::SuperBlock::parse(&bytes).map_err(|e| self.disk_error(place, e))?;
+        let sb = erofs_disk::SuperBlock::parse(&bytes).map_err(|e| self.disk_error(place, e))?;
 
         let range = sb.checksum_range();
-        let len = range.end.checked_sub(range.start).filter(|len| *len <= CHECKSUM_MAX);
+        let len = range
+            .end
+            .checked_sub(range.start)
+            .filter(|len| *len <= CHECKSUM_MAX);
         let mut bytes = KVec::from_elem(0, usize::try_from(len.ok_or(EFSCORRUPTED)?)?, GFP_KERNEL)?;
         if range.end > self.primary.blob.size() {
             return Err(self.corrupt(format_args!("{place}: the image ends within its block")));
@@ -254,10 +271,11 @@ impl Volume {
             .device_slot_offset(index)
             .ok_or_else(|| self.corrupt(format_args!("{place}: beyond any image")))?;
         let mut bytes = [0; DEVICE_SLOT_SIZE];
-        self.read_metadata(offset, &mut bytes).map_err(|e| match e {
-            e if e == EIO => self.corrupt(format_args!("{place}: beyond the end of the image")),
-            e => e,
-        })?;
+        self.read_metadata(offset, &mut bytes)
+            .map_err(|e| match e {
+                e if e == EIO => self.corrupt(format_args!("{place}: beyond the end of the image")),
+                e => e,
+            })?;
         DeviceSlot::parse(&bytes).map_err(|e| self.disk_error(place, e))
     }
 

@@ -2,7 +2,7 @@
 
 //! The backend side: a cache that the fscache core gives volumes and cookies to.
 //!
-//! A cache is *prepared* under a tag, then *added* with a [`Backend`]; dropping the [`Cache`]
+//! A cache is *prepared* under a tag, then *activated* with a [`Backend`]; dropping the [`Cache`]
 //! withdraws it. The core calls back for volumes and objects as clients use them.
 //!
 //! Withdrawing goes in the order that keeps everything alive that somebody may still use: no new
@@ -50,6 +50,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// is still an object: one whose operations fail with the reason. May sleep.
     fn lookup(volume: &Self::Volume, key: &[u8]) -> Result<(Arc<Self::Object>, u64)>;
 
+    /// The client does not want what it is waiting for any more: fails the reads of the object that
+    /// are not answered yet. May sleep.
+    fn abort(object: &Arc<Self::Object>);
+
     /// The object is not used any more, and no operation on it is under way. May sleep.
     fn withdraw(object: Arc<Self::Object>);
 
@@ -85,14 +89,13 @@ impl Preparing {
     /// Reserves `tag`; [`EBUSY`] when a cache of that tag is bound. May sleep.
     pub fn new(tag: &CStr) -> Result<Self> {
         // SAFETY: The tag is NUL-terminated and copied.
-        let cache =
-            from_err_ptr(unsafe { bindings::fscache_acquire_cache(tag.as_char_ptr()) })?;
+        let cache = from_err_ptr(unsafe { bindings::fscache_acquire_cache(tag.as_char_ptr()) })?;
         // INVARIANT: Just acquired.
         NonNull::new(cache).map(Self).ok_or(ENOMEM)
     }
 
     /// Opens the cache for clients. May sleep.
-    pub fn add<B: Backend>(self, backend: Arc<B>) -> Result<Cache<B>> {
+    pub fn activate<B: Backend>(self, backend: Arc<B>) -> Result<Cache<B>> {
         let shared = Arc::pin_init(
             try_pin_init!(Shared {
                 raw: self.0,
@@ -195,7 +198,9 @@ impl<B: Backend> Drop for Cache<B> {
             for cookie in members.cookies.keys() {
                 // SAFETY: A cookie with an object of ours is alive: the object has a reference,
                 // and takes itself off the list, under the lock, before it gives that up.
-                unsafe { bindings::fscache_withdraw_cookie(ptr::with_exposed_provenance_mut(*cookie)) };
+                unsafe {
+                    bindings::fscache_withdraw_cookie(ptr::with_exposed_provenance_mut(*cookie))
+                };
             }
         }
         // SAFETY: The cache is valid.
@@ -324,6 +329,9 @@ impl<B: Backend> Table<B> {
         ..pin_init::zeroed()
     };
 
+    /// # Safety
+    ///
+    /// Only for `fscache_cache_ops::acquire_volume` of a cache added with these operations.
     unsafe extern "C" fn acquire_volume(volume: *mut bindings::fscache_volume) {
         // SAFETY: The core calls this for a volume of our cache, which it keeps from being
         // withdrawn meanwhile. A volume's key is a length byte, then that many bytes.
@@ -352,7 +360,11 @@ impl<B: Backend> Table<B> {
         };
         let mut members = shared.members.lock();
         let address = volume.expose_provenance();
-        if members.volumes.try_create_and_insert(address, false, GFP_KERNEL).is_err() {
+        if members
+            .volumes
+            .try_create_and_insert(address, false, GFP_KERNEL)
+            .is_err()
+        {
             return;
         }
         // SAFETY: The core calls this once at a time for a volume, and while it has no private
@@ -363,6 +375,9 @@ impl<B: Backend> Table<B> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Only for `fscache_cache_ops::free_volume` of a cache added with these operations.
     unsafe extern "C" fn free_volume(volume: *mut bindings::fscache_volume) {
         // SAFETY: The core calls this for a volume with private data, when nobody uses it.
         unsafe { Self::detach_volume(volume) };
@@ -390,6 +405,9 @@ impl<B: Backend> Table<B> {
         shared.volume_gone.notify_all();
     }
 
+    /// # Safety
+    ///
+    /// Only for `fscache_cache_ops::lookup_cookie` of a cache added with these operations.
     unsafe extern "C" fn lookup_cookie(cookie: *mut bindings::fscache_cookie) -> bool {
         // SAFETY: The core calls this from the cookie's own work item, with the volume pinned and
         // its private data set. A cookie's key is as long as it says.
@@ -414,7 +432,11 @@ impl<B: Backend> Table<B> {
         };
         let mut members = volume.shared.members.lock();
         let address = cookie.expose_provenance();
-        if members.cookies.try_create_and_insert(address, (), GFP_KERNEL).is_err() {
+        if members
+            .cookies
+            .try_create_and_insert(address, (), GFP_KERNEL)
+            .is_err()
+        {
             return false;
         }
         // SAFETY: The cookie is being looked up by this task alone. Both counts are given back in
@@ -431,6 +453,9 @@ impl<B: Backend> Table<B> {
         true
     }
 
+    /// # Safety
+    ///
+    /// Only for `fscache_cache_ops::withdraw_cookie` of a cache added with these operations.
     unsafe extern "C" fn withdraw_cookie(cookie: *mut bindings::fscache_cookie) {
         // SAFETY: The core calls this from the cookie's own work item, for a cookie with private
         // data and without accesses.
@@ -454,14 +479,34 @@ impl<B: Backend> Table<B> {
         }
     }
 
-    /// Images do not change: nothing can be invalidated.
-    unsafe extern "C" fn invalidate_cookie(_: *mut bindings::fscache_cookie) -> bool {
-        false
+    /// Objects do not change, so what is cached stays valid; but the client says that it does not
+    /// want what it has asked for.
+    ///
+    /// # Safety
+    ///
+    /// Only for `fscache_cache_ops::invalidate_cookie` of a cache added with these operations.
+    unsafe extern "C" fn invalidate_cookie(cookie: *mut bindings::fscache_cookie) -> bool {
+        // SAFETY: The core calls this from the cookie's own work item, with an access to it, so
+        // that the object stays.
+        unsafe {
+            if let Some(slot) = (*cookie).cache_priv.cast::<ObjectSlot<B>>().as_ref() {
+                B::abort(&slot.object);
+            }
+            bindings::fscache_resume_after_invalidation(cookie);
+        }
+        true
     }
 
     /// The cache is written by its daemon, not by clients.
+    ///
+    /// # Safety
+    ///
+    /// Only for `fscache_cache_ops::prepare_to_write` of a cache added with these operations.
     unsafe extern "C" fn prepare_to_write(_: *mut bindings::fscache_cookie) {}
 
+    /// # Safety
+    ///
+    /// Only for `fscache_cache_ops::begin_operation` of a cache added with these operations.
     unsafe extern "C" fn begin_operation(
         resources: *mut bindings::netfs_cache_resources,
         _: bindings::fscache_want_state,
@@ -482,6 +527,9 @@ impl<B: Backend> Table<B> {
         true
     }
 
+    /// # Safety
+    ///
+    /// Only for `netfs_cache_ops::end_operation`, once after [`Self::begin_operation`].
     unsafe extern "C" fn end_operation(resources: *mut bindings::netfs_cache_resources) {
         // SAFETY: `begin_operation` set the pointers; an operation is ended once.
         unsafe {
@@ -504,6 +552,10 @@ impl<B: Backend> Table<B> {
         unsafe { ArcBorrow::from_raw((*resources).cache_priv2.cast::<B::Object>().cast_const()) }
     }
 
+    /// # Safety
+    ///
+    /// Only for `netfs_cache_ops::read`, between the begin and the end of an operation. `iter` is valid,
+    /// and its memory is until `done` is called.
     unsafe extern "C" fn read(
         resources: *mut bindings::netfs_cache_resources,
         start: bindings::loff_t,
@@ -528,13 +580,14 @@ impl<B: Backend> Table<B> {
             }
             (Ok(read), Err(_)) => read.complete(Err(EINVAL)),
             // SAFETY: The caller gave the two to be called together once.
-            (Err(e), _) => unsafe {
-                done(private, isize::try_from(e.to_errno()).unwrap_or(-5))
-            },
+            (Err(e), _) => unsafe { done(private, isize::try_from(e.to_errno()).unwrap_or(-5)) },
         }
         0
     }
 
+    /// # Safety
+    ///
+    /// Only for `netfs_cache_ops::query_occupancy`, between the begin and the end of an operation.
     unsafe extern "C" fn query_occupancy(
         resources: *mut bindings::netfs_cache_resources,
         start: bindings::loff_t,

@@ -153,6 +153,21 @@ impl Cookie {
         u64::try_from(unsafe { (*self.cookie.as_ptr()).object_size }).map_err(|_| EIO)
     }
 
+    /// Fails the reads that wait for bytes which are not in the cache. For somebody who knows that
+    /// nobody else waits: at an unmount for instance, which would otherwise wait for them. May
+    /// sleep, but does not wait for the reads.
+    pub fn abort_reads(&self) {
+        let cookie = self.cookie.as_ptr();
+        // SAFETY: The cookie is in use. Invalidation is how the core tells a backend to abort what
+        // it is doing for a client; the size stays the same.
+        unsafe {
+            if ptr::read_volatile(&raw const (*cookie).n_accesses.counter) != 0 {
+                let size = (*cookie).object_size;
+                bindings::__fscache_invalidate(cookie, ptr::null(), size, 0);
+            }
+        }
+    }
+
     /// Reads bytes from `start` of the object into the folios. May sleep, but does not wait for
     /// bytes that are not in the cache.
     pub fn read(&self, start: u64, folios: FolioRead) {
@@ -245,7 +260,13 @@ impl Read {
         let (first, count, len) = (segments.as_ptr(), segments.len(), read.folios.len());
         // SAFETY: The segments live in the box, and longer than the iterator, which lives there too.
         unsafe {
-            bindings::iov_iter_bvec(read.iter.as_mut_ptr(), bindings::ITER_DEST, first, count, len)
+            bindings::iov_iter_bvec(
+                read.iter.as_mut_ptr(),
+                bindings::ITER_DEST,
+                first,
+                count,
+                len,
+            )
         };
         Ok(read)
     }

@@ -46,14 +46,17 @@ void vfs_helper_folio_put(struct folio *folio);
 void vfs_helper_folio_zero_range(struct folio *folio, size_t off, size_t len);
 void vfs_helper_memcpy_from_folio(char *to, struct folio *folio, size_t off,
 				  size_t len);
-struct folio *vfs_helper_read_mapping_folio(struct address_space *mapping,
-					    pgoff_t index);
+struct folio *vfs_helper_filemap_get_folio(struct address_space *mapping,
+					   pgoff_t index);
+struct folio *vfs_helper_filemap_alloc_folio(struct address_space *mapping);
+bool vfs_helper_folio_test_uptodate(const struct folio *folio);
+int vfs_helper_folio_lock_killable(struct folio *folio);
 void vfs_helper_mapping_set_large_folios(struct address_space *mapping);
 void vfs_helper_bvec_set_folio(struct bio_vec *bv, struct folio *folio,
 			       size_t len, size_t off);
 void vfs_helper_page_cache_sync_readahead(struct address_space *mapping,
 					  struct file_ra_state *ra,
-					  pgoff_t index, unsigned long nr);
+					  pgoff_t index, size_t nr);
 
 /* linux/fscache.h, linux/fscache-cache.h */
 int vfs_helper_fscache_cookie_state(struct fscache_cookie *cookie);

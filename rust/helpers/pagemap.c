@@ -31,10 +31,26 @@ void vfs_helper_memcpy_from_folio(char *to, struct folio *folio, size_t off,
 	memcpy_from_folio(to, folio, off, len);
 }
 
-struct folio *vfs_helper_read_mapping_folio(struct address_space *mapping,
-					    pgoff_t index)
+struct folio *vfs_helper_filemap_get_folio(struct address_space *mapping,
+					   pgoff_t index)
 {
-	return read_mapping_folio(mapping, index, NULL);
+	return filemap_get_folio(mapping, index);
+}
+
+/* A single page, with the flags that the mapping wants. */
+struct folio *vfs_helper_filemap_alloc_folio(struct address_space *mapping)
+{
+	return filemap_alloc_folio(mapping_gfp_mask(mapping), 0, NULL);
+}
+
+bool vfs_helper_folio_test_uptodate(const struct folio *folio)
+{
+	return folio_test_uptodate(folio);
+}
+
+int vfs_helper_folio_lock_killable(struct folio *folio)
+{
+	return folio_lock_killable(folio);
 }
 
 void vfs_helper_mapping_set_large_folios(struct address_space *mapping)
@@ -50,7 +66,7 @@ void vfs_helper_bvec_set_folio(struct bio_vec *bv, struct folio *folio,
 
 void vfs_helper_page_cache_sync_readahead(struct address_space *mapping,
 					  struct file_ra_state *ra,
-					  pgoff_t index, unsigned long nr)
+					  pgoff_t index, size_t nr)
 {
 	page_cache_sync_readahead(mapping, ra, NULL, index, nr);
 }

@@ -120,14 +120,16 @@ impl<T: Device> Table<T> {
         unsafe { &*(*file).private_data.cast::<T>() }
     }
 
+    /// # Safety
+    ///
+    /// Only for `file_operations::open`: `file` is being opened by `misc_open`.
     unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) -> ffi::c_int {
         // SAFETY: The VFS gives a file that is being opened, which nobody else uses yet. `misc_open`
         // has left a pointer to the misc device in it, which is the one in our registration, and
         // which cannot be deregistered before this returns.
         let (file_ref, context) = unsafe {
             let misc = Opaque::cast_from((*file).private_data.cast::<bindings::miscdevice>());
-            let registration: *const Registration<T> =
-                container_of!(misc, Registration<T>, inner);
+            let registration: *const Registration<T> = container_of!(misc, Registration<T>, inner);
             (File::from_raw_file(file), &(*registration).context)
         };
         match T::open(context, file_ref) {
@@ -140,6 +142,9 @@ impl<T: Device> Table<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Only for `file_operations::release`: `file` was opened by [`Self::open`].
     unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file) -> ffi::c_int {
         // SAFETY: Stored by `open`; the VFS releases a file once.
         let device = unsafe { Arc::from_raw((*file).private_data.cast::<T>()) };
@@ -149,6 +154,9 @@ impl<T: Device> Table<T> {
         0
     }
 
+    /// # Safety
+    ///
+    /// Only for `file_operations::read`: `file` is open.
     unsafe extern "C" fn read(
         file: *mut bindings::file,
         buffer: *mut ffi::c_char,
@@ -164,6 +172,9 @@ impl<T: Device> Table<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Only for `file_operations::write`: `file` is open.
     unsafe extern "C" fn write(
         file: *mut bindings::file,
         data: *const ffi::c_char,
@@ -179,6 +190,9 @@ impl<T: Device> Table<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Only for `file_operations::poll`: `file` is open, `table` is null or valid.
     unsafe extern "C" fn poll(
         file: *mut bindings::file,
         table: *mut bindings::poll_table_struct,

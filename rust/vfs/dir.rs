@@ -135,6 +135,9 @@ impl<O: Operations> Callbacks<O> {
         ..pin_init::zeroed()
     };
 
+    /// # Safety
+    ///
+    /// Only for `inode_operations::lookup` of a directory of this file system.
     unsafe extern "C" fn lookup(
         dir: *mut bindings::inode,
         dentry: *mut bindings::dentry,
@@ -148,6 +151,9 @@ impl<O: Operations> Callbacks<O> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Only for `file_operations::iterate_shared` of a directory of this file system.
     unsafe extern "C" fn iterate_shared(
         file: *mut bindings::file,
         context: *mut bindings::dir_context,
@@ -157,4 +163,3 @@ impl<O: Operations> Callbacks<O> {
         to_errno(O::read_dir(dir, &mut Emitter { context }))
     }
 }
-

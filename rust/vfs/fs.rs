@@ -60,6 +60,10 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
         options: Self::Options,
     ) -> Result<(super_block::Filling<'a, Self>, ARef<INode<Self>>)>;
 
+    /// The last user of the mount is gone, and the inodes are about to go: what they still wait for
+    /// should be given up, because nobody can be told to stop waiting from here on. May sleep.
+    fn unmount(sb: &SuperBlock<Self>);
+
     /// The numbers for statfs(2).
     fn statfs(sb: &SuperBlock<Self>) -> Statfs;
 
@@ -130,7 +134,7 @@ impl<T: FileSystem> Registration<T> {
                             unsafe extern "C" fn(*mut kernel::bindings::fs_context) -> ffi::c_int,
                         >(Context::<T>::init)
                     }),
-                    kill_sb: Some(bindings::kill_anon_super),
+                    kill_sb: Some(Self::kill_sb),
                     ..pin_init::zeroed()
                 };
                 // SAFETY: `slot` points at memory for the type, which stays in place because the
@@ -153,6 +157,19 @@ impl<T: FileSystem> Registration<T> {
         unsafe {
             let fs = Opaque::cast_from((*sb).s_type);
             &*container_of!(fs, Self, fs)
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Only for `file_system_type::kill_sb` of a super block of the type `T`.
+    unsafe extern "C" fn kill_sb(sb: *mut bindings::super_block) {
+        // SAFETY: By the safety requirement. A super block with a root has its data attached.
+        unsafe {
+            if !(*sb).s_root.is_null() {
+                T::unmount(SuperBlock::from_raw(sb));
+            }
+            bindings::kill_anon_super(sb);
         }
     }
 
@@ -221,11 +238,17 @@ impl<T: FileSystem> Context<T> {
         unsafe { &mut *(*fc).fs_private.cast::<T::Options>() }
     }
 
+    /// # Safety
+    ///
+    /// Only for `fs_context_operations::free`, after [`Self::init`].
     unsafe extern "C" fn free(fc: *mut bindings::fs_context) {
         // SAFETY: The VFS frees a context once; `init` stored the box there.
         drop(unsafe { KBox::from_raw((*fc).fs_private.cast::<T::Options>()) });
     }
 
+    /// # Safety
+    ///
+    /// Only for `fs_context_operations::parse_param`: both are valid and used by this task alone.
     unsafe extern "C" fn parse_param(
         fc: *mut bindings::fs_context,
         param: *mut bindings::fs_parameter,
@@ -250,11 +273,18 @@ impl<T: FileSystem> Context<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// Only for `fs_context_operations::get_tree`: `fc` is valid and used by this task alone.
     unsafe extern "C" fn get_tree(fc: *mut bindings::fs_context) -> ffi::c_int {
         // SAFETY: The VFS gives a context with the options parsed.
         unsafe { bindings::get_tree_nodev(fc, Some(Self::fill_super)) }
     }
 
+    /// # Safety
+    ///
+    /// Only for `get_tree_nodev`: `sb` is new, `fc` was set up by [`Self::init`], and both are used
+    /// by this task alone.
     unsafe extern "C" fn fill_super(
         sb: *mut bindings::super_block,
         fc: *mut bindings::fs_context,
@@ -263,10 +293,7 @@ impl<T: FileSystem> Context<T> {
         let (new, options) = unsafe {
             (*sb).s_op = &super_block::Table::<T>::OPS;
             (*sb).s_magic = usize::try_from(T::MAGIC).unwrap_or(0);
-            (
-                super_block::New::from_raw(sb),
-                mem::take(Self::options(fc)),
-            )
+            (super_block::New::from_raw(sb), mem::take(Self::options(fc)))
         };
         let result = T::fill_super(new, options).and_then(|(_filling, root)| {
             let root = ARef::into_raw(root);
@@ -288,6 +315,10 @@ impl<T: FileSystem> Context<T> {
     }
 
     /// The file system is read-only, and nothing of its identity can change.
+    ///
+    /// # Safety
+    ///
+    /// Only for `fs_context_operations::reconfigure`: `fc` is valid and used by this task alone.
     unsafe extern "C" fn reconfigure(fc: *mut bindings::fs_context) -> ffi::c_int {
         // SAFETY: The VFS gives a valid context.
         unsafe { (*fc).sb_flags |= bindings::VFS_CONST_SB_RDONLY };

@@ -25,7 +25,7 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// It lies in a [`Slot<T>`] whose `own` is set.
+/// It lies in a `Slot<T>` whose `own` is set.
 #[repr(transparent)]
 pub struct INode<T: FileSystem>(Opaque<bindings::inode>, PhantomData<T>);
 
@@ -342,6 +342,10 @@ impl<T: FileSystem> Drop for Cache<T> {
 }
 
 /// Slab constructor: the C part is initialised once in the life of the memory.
+///
+/// # Safety
+///
+/// `inode` must point at memory for a slot that is not in use.
 unsafe extern "C" fn construct(inode: *mut ffi::c_void) {
     // SAFETY: The slab calls this with memory for a slot, which starts with the inode.
     unsafe { bindings::inode_init_once(inode.cast()) };

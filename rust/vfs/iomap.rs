@@ -265,6 +265,9 @@ impl<O: Operations> Callbacks<O> {
         ..pin_init::zeroed()
     };
 
+    /// # Safety
+    ///
+    /// Only for `address_space_operations::readahead` of a file of this file system.
     unsafe extern "C" fn readahead(rac: *mut bindings::readahead_control) {
         let mut context = bindings::iomap_read_folio_ctx {
             ops: &Self::READ,
@@ -275,6 +278,9 @@ impl<O: Operations> Callbacks<O> {
         unsafe { bindings::iomap_readahead(&Self::IOMAP, &mut context, ptr::null_mut()) };
     }
 
+    /// # Safety
+    ///
+    /// Only for `address_space_operations::read_folio` of a file of this file system.
     unsafe extern "C" fn read_folio(
         _: *mut bindings::file,
         folio: *mut bindings::folio,
@@ -315,6 +321,9 @@ impl<O: Operations> Callbacks<O> {
         unsafe { (*iter).private.cast::<Waiter>().as_ref() }
     }
 
+    /// # Safety
+    ///
+    /// Only for `iomap_ops::iomap_next` of an iteration started by the two functions above.
     unsafe extern "C" fn next(
         iter: *const bindings::iomap_iter,
         iomap: *mut bindings::iomap,
@@ -382,6 +391,9 @@ impl<O: Operations> Callbacks<O> {
         Ok(())
     }
 
+    /// # Safety
+    ///
+    /// Only for `iomap_read_ops::read_folio_range` of a read started by this type.
     unsafe extern "C" fn read_folio_range(
         iter: *const bindings::iomap_iter,
         context: *mut bindings::iomap_read_folio_ctx,
@@ -466,6 +478,9 @@ impl<O: Operations> Callbacks<O> {
         Ok(())
     }
 
+    /// # Safety
+    ///
+    /// Only for `iomap_read_ops::submit_read` of a read started by this type.
     unsafe extern "C" fn submit_read(
         iter: *const bindings::iomap_iter,
         context: *mut bindings::iomap_read_folio_ctx,

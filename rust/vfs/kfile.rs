@@ -64,9 +64,8 @@ impl KFile {
     pub fn open(path: &Path, cred: &Credential) -> Result<Self> {
         let flags = crate::int(bindings::O_RDWR | bindings::O_LARGEFILE);
         // SAFETY: `path` and `cred` are valid for the call.
-        let file =
-            from_err_ptr(unsafe { bindings::dentry_open(path.as_raw(), flags, cred.as_ptr()) })?;
-        let file = NonNull::new(file.cast::<File>()).ok_or(EIO)?;
+        let file = unsafe { bindings::dentry_open(path.as_raw(), flags, cred.as_ptr()) };
+        let file = NonNull::new(from_err_ptr(file)?.cast::<File>()).ok_or(EIO)?;
         // SAFETY: `dentry_open` returned a file with a reference that is now ours, and nobody has
         // used `fdget_pos` on it, because it has no file descriptor.
         Ok(Self(unsafe { ARef::from_raw(file) }))
@@ -95,7 +94,10 @@ impl KFile {
     pub fn set_size(&self, size: u64) -> Result {
         // SAFETY: The file is open, so it has a path.
         to_result(unsafe {
-            bindings::vfs_truncate(&(*self.0.as_ptr()).__bindgen_anon_1.f_path, i64::try_from(size)?)
+            bindings::vfs_truncate(
+                &(*self.0.as_ptr()).__bindgen_anon_1.f_path,
+                i64::try_from(size)?,
+            )
         })
     }
 
@@ -265,7 +267,8 @@ unsafe extern "C" fn direct_read_done<R: ReadTarget>(
     // SAFETY: By the safety requirement the kiocb is that of a `DirectRead`, and the reference that
     // `read_direct` gave to the I/O is ours now.
     let read = unsafe {
-        let read: *const DirectRead<R> = container_of!(Opaque::cast_from(iocb), DirectRead<R>, iocb);
+        let read: *const DirectRead<R> =
+            container_of!(Opaque::cast_from(iocb), DirectRead<R>, iocb);
         Arc::from_raw(read)
     };
     // SAFETY: The callback runs once, and it is the one that may complete.

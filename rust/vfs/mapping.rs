@@ -8,7 +8,124 @@
 //! C header: [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h)
 
 use crate::{bindings, fs::FileSystem, inode::INode, u64_from};
-use kernel::{error::from_err_ptr, page::PAGE_SIZE, prelude::*};
+use core::ptr::{self, NonNull};
+use kernel::{
+    error::{from_err_ptr, to_result},
+    page::PAGE_SIZE,
+    prelude::*,
+};
+
+/// Pages that are read together when one of them is missing, a power of two. What is asked for next
+/// is often near, and a request for a few pages costs about as much as one for one.
+const CLUSTER: usize = 8;
+
+/// A reference to a folio.
+///
+/// # Invariants
+///
+/// The folio is valid, and we own a reference to it.
+struct FolioRef(NonNull<bindings::folio>);
+
+impl FolioRef {
+    /// Takes over a reference that C returned, or its error.
+    ///
+    /// # Safety
+    ///
+    /// `folio` must be an error pointer, or a folio with a reference for us.
+    unsafe fn from_raw(folio: *mut bindings::folio) -> Result<Self> {
+        NonNull::new(from_err_ptr(folio)?).map(Self).ok_or(ENOMEM)
+    }
+
+    fn as_raw(&self) -> *mut bindings::folio {
+        self.0.as_ptr()
+    }
+
+    fn is_uptodate(&self) -> bool {
+        // SAFETY: By the invariants.
+        unsafe { bindings::vfs_helper_folio_test_uptodate(self.as_raw()) }
+    }
+}
+
+impl Drop for FolioRef {
+    fn drop(&mut self) {
+        // SAFETY: By the invariants.
+        unsafe { bindings::vfs_helper_folio_put(self.as_raw()) };
+    }
+}
+
+/// The folio that covers the page `index`, with its bytes in.
+///
+/// The page cache has a function for this, `read_cache_folio`, but that waits for a folio which
+/// somebody else is reading in a way that nothing can end, and here such a read may take as long
+/// as a daemon likes.
+fn folio<T: FileSystem>(inode: &INode<T>, index: usize) -> Result<FolioRef> {
+    // SAFETY: The inode is valid.
+    let mapping = unsafe { (*inode.as_raw()).i_mapping };
+    loop {
+        let folio = find_or_begin(mapping, index)?;
+        if folio.is_uptodate() {
+            return Ok(folio);
+        }
+        // SAFETY: By the invariants of the reference. Zero means that the folio is locked.
+        if unsafe { bindings::vfs_helper_folio_lock_killable(folio.as_raw()) } != 0 {
+            return Err(EINTR);
+        }
+        // SAFETY: The folio is locked by us, which keeps it in its mapping if it is in one. Reading
+        // unlocks it, and the mapping has the operation.
+        unsafe {
+            if (*folio.as_raw()).__bindgen_anon_1.__bindgen_anon_1.mapping != mapping {
+                // Thrown out of the cache meanwhile.
+                bindings::folio_unlock(folio.as_raw());
+                continue;
+            }
+            if folio.is_uptodate() {
+                bindings::folio_unlock(folio.as_raw());
+                return Ok(folio);
+            }
+            let read_folio = (*(*mapping).a_ops).read_folio.ok_or(EINVAL)?;
+            to_result(read_folio(ptr::null_mut(), folio.as_raw()))?;
+        }
+        return match folio.is_uptodate() {
+            true => Ok(folio),
+            false => Err(EIO),
+        };
+    }
+}
+
+/// The folio that covers the page `index`. If it is not cached, a read of it and its neighbours is
+/// begun.
+fn find_or_begin(mapping: *mut bindings::address_space, index: usize) -> Result<FolioRef> {
+    // SAFETY: The mapping is that of an inode in use, and has read operations.
+    unsafe {
+        let find = || FolioRef::from_raw(bindings::vfs_helper_filemap_get_folio(mapping, index));
+        if let Ok(folio) = find() {
+            return Ok(folio);
+        }
+        let mut ra = bindings::file_ra_state::default();
+        bindings::file_ra_state_init(&mut ra, mapping);
+        let first = index & !(CLUSTER - 1);
+        bindings::vfs_helper_page_cache_sync_readahead(mapping, &mut ra, first, CLUSTER);
+        if let Ok(folio) = find() {
+            return Ok(folio);
+        }
+        // Readahead gives up easily, for want of memory for instance.
+        let folio = FolioRef::from_raw(bindings::vfs_helper_filemap_alloc_folio(mapping))?;
+        match to_result(bindings::filemap_add_folio(
+            mapping,
+            folio.as_raw(),
+            index,
+            bindings::GFP_KERNEL,
+        )) {
+            Ok(()) => {
+                // Added locked; the caller locks it again before it reads.
+                bindings::folio_unlock(folio.as_raw());
+                Ok(folio)
+            }
+            Err(e) if e == EEXIST => find(),
+            Err(e) => Err(e),
+        }
+    }
+}
 
 /// Copies the bytes from `pos` on into all of `buf`, reading what is not cached. May sleep; the
 /// wait for a read ends when the task is being killed ([`EINTR`]).
@@ -23,20 +140,17 @@ pub fn read_exact<T: FileSystem>(inode: &INode<T>, pos: u64, buf: &mut [u8]) -> 
     let mut rest = buf;
     while !rest.is_empty() {
         let index = usize::try_from(at / u64_from(PAGE_SIZE))?;
-        // SAFETY: The inode has a mapping with a `read_folio` operation.
-        let folio = from_err_ptr(unsafe {
-            bindings::vfs_helper_read_mapping_folio((*inode.as_raw()).i_mapping, index)
-        })?;
+        let folio = folio(inode, index)?;
+        let raw = folio.as_raw();
         // SAFETY: We have a reference to the folio. It covers `at`, as that lies in its page
         // `index`, and the copy stays within it.
         let n = unsafe {
-            let start = u64::try_from(bindings::vfs_helper_folio_pos(folio)).unwrap_or(u64::MAX);
+            let start = u64::try_from(bindings::vfs_helper_folio_pos(raw)).unwrap_or(u64::MAX);
             let into = usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
-            let n = bindings::vfs_helper_folio_size(folio)
+            let n = bindings::vfs_helper_folio_size(raw)
                 .saturating_sub(into)
                 .min(rest.len());
-            bindings::vfs_helper_memcpy_from_folio(rest.as_mut_ptr().cast(), folio, into, n);
-            bindings::vfs_helper_folio_put(folio);
+            bindings::vfs_helper_memcpy_from_folio(rest.as_mut_ptr().cast(), raw, into, n);
             n
         };
         if n == 0 {

@@ -93,15 +93,18 @@ impl Path {
     }
 
     fn make_directory_locked(&self, name: &CStr) -> Result {
-        let mut qstr = bindings::qstr::default();
-        qstr.name = name.to_bytes().as_ptr();
-        // SAFETY: Writing a member of a union of plain integers is always sound.
+        let mut qstr = bindings::qstr {
+            name: name.to_bytes().as_ptr(),
+            ..bindings::qstr::default()
+        };
         qstr.__bindgen_anon_1.__bindgen_anon_1.len = u32::try_from(name.to_bytes().len())?;
         // SAFETY: The parent is a valid dentry and the name lives through the call. What is
         // returned is a dentry with the parent locked, which `end_creating` undoes.
         unsafe {
-            let child =
-                from_err_ptr(bindings::start_creating_noperm(self.0.dentry, &raw mut qstr))?;
+            let child = from_err_ptr(bindings::start_creating_noperm(
+                self.0.dentry,
+                &raw mut qstr,
+            ))?;
             if !(*child).d_inode.is_null() {
                 bindings::vfs_helper_end_creating(child);
                 return Ok(());

@@ -151,23 +151,35 @@ impl<T: FileSystem> Table<T> {
         ..pin_init::zeroed()
     };
 
+    /// # Safety
+    ///
+    /// Only for `super_operations::alloc_inode` of a super block of the type `T`.
     unsafe extern "C" fn alloc_inode(sb: *mut bindings::super_block) -> *mut bindings::inode {
         // SAFETY: The VFS gives a super block of our type.
         unsafe { Registration::<T>::inodes(sb).alloc(sb) }
     }
 
+    /// # Safety
+    ///
+    /// Only for `super_operations::free_inode`, of an inode that [`Self::alloc_inode`] made.
     unsafe extern "C" fn free_inode(inode: *mut bindings::inode) {
         // SAFETY: The VFS frees an inode that `alloc_inode` gave it, once, after a grace period.
         // The super block may be gone by then, its type is not: the slab waits for the callbacks.
         unsafe { crate::inode::Cache::<T>::free(inode) };
     }
 
+    /// # Safety
+    ///
+    /// Only for `super_operations::put_super` of a super block of the type `T`.
     unsafe extern "C" fn put_super(sb: *mut bindings::super_block) {
         // SAFETY: Called at the end of an unmount, when no inode is in use except those that the
         // data holds.
         unsafe { drop_data::<T>(sb) };
     }
 
+    /// # Safety
+    ///
+    /// Only for `super_operations::statfs`: `dentry` is of a live super block of the type `T`.
     unsafe extern "C" fn statfs(
         dentry: *mut bindings::dentry,
         out: *mut bindings::kstatfs,
@@ -190,6 +202,9 @@ impl<T: FileSystem> Table<T> {
         0
     }
 
+    /// # Safety
+    ///
+    /// Only for `super_operations::show_options`: `dentry` is of a live super block of the type `T`.
     unsafe extern "C" fn show_options(
         seq: *mut bindings::seq_file,
         dentry: *mut bindings::dentry,

@@ -34,7 +34,7 @@ impl OwnedQueue {
         let queue = unsafe {
             bindings::alloc_workqueue_noprof(
                 c"%s".as_char_ptr(),
-                bindings::wq_flags_WQ_UNBOUND | bindings::wq_flags_WQ_MEM_RECLAIM,
+                bindings::wq_flags_WQ_UNBOUND,
                 0,
                 name.as_char_ptr(),
             )
@@ -77,7 +77,8 @@ impl StaticQueue {
     /// Makes the queue; it lasts as long as what is returned. May sleep.
     pub fn start(&'static self, name: &'static CStr) -> Result<StartedQueue> {
         let queue = OwnedQueue::new_unbound(name)?;
-        self.0.store(queue.0.as_ptr().expose_provenance(), ordering::Release);
+        self.0
+            .store(queue.0.as_ptr().expose_provenance(), ordering::Release);
         Ok(StartedQueue {
             queue: self,
             _owned: queue,
@@ -86,7 +87,9 @@ impl StaticQueue {
 
     /// The queue, or the system's when it was not started.
     pub fn get(&self) -> &Queue {
-        match NonNull::new(core::ptr::with_exposed_provenance_mut(self.0.load(ordering::Acquire))) {
+        match NonNull::new(core::ptr::with_exposed_provenance_mut(
+            self.0.load(ordering::Acquire),
+        )) {
             // SAFETY: Stored by `start`, and removed before the queue is destroyed. Whoever queues
             // work does so before the module that owns the static goes.
             Some(queue) => unsafe { Queue::from_raw(queue.as_ptr()) },
