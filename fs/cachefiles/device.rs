@@ -30,6 +30,10 @@ const NAME_OFFSET: usize = 24;
 /// Longest command in bytes.
 const COMMAND_MAX: usize = 4095;
 
+/// Largest errno that user space knows. Those above it mean something within the kernel: that a
+/// read goes on in the background, for instance, which a daemon must not be able to say.
+const ERRNO_MAX: u64 = 511;
+
 /// Tag of a cache that is not given one.
 const DEFAULT_TAG: &CStr = c"CacheFiles";
 
@@ -149,7 +153,7 @@ impl Session {
                 let (id, rest) = split_word(rest);
                 let (errno, rest) = split_word(rest);
                 let errno = match number(errno)? {
-                    errno @ 1..=4095 => i32::try_from(errno)?,
+                    errno @ 1..=ERRNO_MAX => i32::try_from(errno)?,
                     _ => return Err(EINVAL),
                 };
                 self.answer(number(id)?, rest, Err(Error::from_errno(-errno)))

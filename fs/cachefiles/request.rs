@@ -188,6 +188,8 @@ impl Requests {
             request.delivered = false;
             table.deliver_from = table.deliver_from.min(id);
         }
+        drop(table);
+        self.state.readable.notify_all();
     }
 
     /// The daemon answers a request that was delivered to it. [`EINVAL`] for any other id.

@@ -91,7 +91,7 @@ impl Registry {
         let mut fresh = match found {
             Some(_) => None,
             None => Some(Open {
-                volume: Arc::new(Volume::acquire(VOLUME, tag)?, GFP_KERNEL)?,
+                volume: Arc::new(acquire_volume(mount, tag)?, GFP_KERNEL)?,
                 blobs: KVec::new(),
             }),
         };
@@ -133,6 +133,12 @@ impl Open {
             Some(tag) => self.volume.tag().is_ok_and(|own| *own == *tag),
         }
     }
+}
+
+fn acquire_volume(mount: &CStr, tag: Option<&CStr>) -> Result<Volume> {
+    Volume::acquire(VOLUME, tag).inspect_err(|e| {
+        pr_err!("({mount:?}): the volume {VOLUME:?} cannot be had from the cache: {e:?}\n");
+    })
 }
 
 /// Refuses a volume that is not in a cache on demand.

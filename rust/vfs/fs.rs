@@ -60,7 +60,7 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
         options: Self::Options,
     ) -> Result<(super_block::Filling<'a, Self>, ARef<INode<Self>>)>;
 
-    /// The last user of the mount is gone, and the inodes are about to go: what they still wait for
+    /// The last user of the mount is gone, or it failed, and the inodes are about to go: what they still wait for
     /// should be given up, because nobody can be told to stop waiting from here on. May sleep.
     fn unmount(sb: &SuperBlock<Self>);
 
@@ -307,9 +307,14 @@ impl<T: FileSystem> Context<T> {
             Ok(())
         });
         if result.is_err() {
-            // SAFETY: There is no root, so `put_super` will not be called: the data, if it was
-            // attached, goes here.
-            unsafe { super_block::drop_data::<T>(sb) };
+            // SAFETY: There is no root, so neither `unmount` nor `put_super` will be called: the
+            // data, if it was attached, goes here.
+            unsafe {
+                if !(*sb).s_fs_info.is_null() {
+                    T::unmount(SuperBlock::from_raw(sb));
+                }
+                super_block::drop_data::<T>(sb);
+            }
         }
         to_errno(result)
     }

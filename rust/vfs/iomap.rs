@@ -473,7 +473,9 @@ impl<O: Operations> Callbacks<O> {
         // SAFETY: The inode is valid.
         let size = unsafe { bindings::vfs_helper_i_size_read(iter.inode) };
         let left = usize::try_from(size.saturating_sub(iter.pos)).unwrap_or(0);
-        read.wanted = read.len.saturating_add(left.min(len));
+        if read.wanted == read.len {
+            read.wanted = read.len.saturating_add(left.min(len));
+        }
         read.len = read.len.saturating_add(len);
         Ok(())
     }

@@ -10,7 +10,15 @@ use crate::{
     inode::INode,
 };
 use core::{marker::PhantomData, mem, ops::Deref, ptr};
-use kernel::{error::to_result, ffi, prelude::*, seq_file::SeqFile, sync::Arc, types::Opaque};
+use kernel::{
+    error::to_result,
+    ffi,
+    page::{PAGE_SHIFT, PAGE_SIZE},
+    prelude::*,
+    seq_file::SeqFile,
+    sync::Arc,
+    types::Opaque,
+};
 
 /// A super block with the file system's data attached.
 ///
@@ -61,13 +69,14 @@ impl<'a, T: FileSystem> New<'a, T> {
         unsafe { Registration::<T>::context(self.0) }
     }
 
-    /// Attaches the data. The volume is read-only, has times of nanoseconds and files up to the
-    /// largest size that the kernel knows.
+    /// Attaches the data. The volume is read-only, has times of nanoseconds, files up to the largest
+    /// size that the kernel knows, and for now blocks of a page.
     pub fn attach(self, data: T::Data) -> Result<Filling<'a, T>> {
         let rdonly = usize::try_from(bindings::VFS_CONST_SB_RDONLY)?;
         // Without a backing device of its own, a super block has no readahead.
         // SAFETY: By the constructor's promise the super block is ours.
         to_result(unsafe { bindings::super_setup_bdi(self.0) })?;
+        let page_bits = u8::try_from(PAGE_SHIFT)?;
         let data = KBox::new(data, GFP_KERNEL)?;
         // SAFETY: By the constructor's promise the super block is ours.
         let sb = unsafe {
@@ -75,6 +84,9 @@ impl<'a, T: FileSystem> New<'a, T> {
             sb.s_fs_info = KBox::into_raw(data).cast();
             sb.s_flags |= rdonly;
             sb.s_maxbytes = i64::MAX;
+            // Until the volume says otherwise; the inodes that it is read through need one.
+            sb.s_blocksize_bits = page_bits;
+            sb.s_blocksize = PAGE_SIZE;
             sb.s_time_gran = 1;
             // INVARIANT: The data was just attached.
             SuperBlock::from_raw(self.0)

@@ -49,7 +49,7 @@
  * ``done ID``       the request's bytes are in the cache file. The kernel looks
  *                   once: if a hole is left there, the reader gets EIO
  * ``fail ID ERRNO`` the bytes cannot be had; the reader gets ERRNO, which is
- *                   positive, 1 to 4095
+ *                   positive, 1 to 511
  * ================= ========================================================
  *
  * A command that fails changes nothing:
