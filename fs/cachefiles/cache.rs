@@ -142,8 +142,6 @@ pub(crate) struct Cache {
     tag: CString,
     /// The daemon's credentials at the time of the bind.
     pub(crate) cred: ARef<kernel::cred::Credential>,
-    /// Unit in which the file system below has holes, in bytes, at most a page.
-    pub(crate) block_size: u64,
     #[pin]
     pub(crate) requests: Requests,
 }
@@ -192,7 +190,6 @@ impl Cache {
                 volumes,
                 tag: CString::try_from(tag)?,
                 cred: cred.clone(),
-                block_size: features.block_size,
                 requests <- Requests::new(state),
             }? Error),
             GFP_KERNEL,

@@ -7,7 +7,7 @@
 //! `/dev/cachefiles_demand`, fills and answers; then the file is read again.
 //!
 //! From the outside in: [`device`] is the wire format, [`cache`] binds a directory to fscache,
-//! [`object`] is one file, [`io`] decides between hit and miss, [`request`] is the table of what
+//! [`object`] is one file and [`presence`] what is in it, [`io`] decides between hit and miss, [`request`] is the table of what
 //! the daemon owes.
 
 #![deny(unsafe_code)]
@@ -20,6 +20,7 @@ mod cache;
 mod device;
 mod io;
 mod object;
+mod presence;
 mod request;
 
 module! {

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Objects: one backing file each, and what of it is present.
+//! Objects: one backing file each.
 
-use crate::cache::{Cache, XATTR};
+use crate::{
+    cache::{Cache, XATTR},
+    presence::Known,
+};
 use cache_key::NameBuf;
 use kernel::{prelude::*, str::CString, sync::Arc};
-use netfs_split::{Presence, Run, Runs};
+use netfs_split::Run;
 use vfs::{c_string, kfile::KFile, path::Path};
 
 /// A blob in the cache.
+#[pin_data]
 pub(crate) struct Object {
     pub(crate) cache: Arc<Cache>,
     /// Name of the backing file, which the daemon knows the blob by.
@@ -17,6 +21,8 @@ pub(crate) struct Object {
     // learns the reason.
     file: Result<KFile>,
     size: u64,
+    #[pin]
+    known: Known,
 }
 
 impl Object {
@@ -48,15 +54,16 @@ impl Object {
                 (Err(e), 0)
             }
         };
-        Ok(Arc::new(
-            Self {
+        Arc::pin_init(
+            pin_init!(Self {
                 cache: cache.clone(),
                 name,
                 file,
                 size,
-            },
+                known <- Known::new(),
+            }),
             GFP_KERNEL,
-        )?)
+        )
     }
 
     /// Name of the backing file.
@@ -76,15 +83,9 @@ impl Object {
 
     /// See [`fscache::backend::Backend::occupancy`].
     pub(crate) fn occupancy(&self, start: u64, len: u64) -> Result<(u64, u64)> {
-        let file = self.file()?;
         let len = len.min(self.size.saturating_sub(start));
-        for run in Runs::new(&Holes(file), start, len) {
-            let run = run?;
-            if run.present {
-                return Ok((run.start, run.len));
-            }
-        }
-        Err(ENODATA)
+        let run = self.known.first_present(self.file()?, start, len)?;
+        run.map(|run| (run.start, run.len)).ok_or(ENODATA)
     }
 
     /// Calls `missing` for each run of the range that is not present, in order. May sleep.
@@ -92,34 +93,10 @@ impl Object {
         &self,
         start: u64,
         len: u64,
-        mut missing: impl FnMut(Run) -> Result,
+        missing: impl FnMut(Run) -> Result,
     ) -> Result {
-        for run in Runs::new(&Holes(self.file()?), start, len) {
-            let run = run?;
-            if !run.present {
-                missing(run)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Presence as the backing file's holes tell it: what is not a hole is present.
-struct Holes<'a>(&'a KFile);
-
-impl Presence for Holes<'_> {
-    type Error = Error;
-
-    fn next_data(&self, pos: u64) -> Result<Option<u64>> {
-        self.0.seek_data(pos)
-    }
-
-    fn next_hole(&self, pos: u64) -> Result<u64> {
-        match self.0.seek_hole(pos) {
-            // The file ends before `pos`.
-            Err(e) if e == ENXIO => Ok(pos),
-            result => result,
-        }
+        self.known
+            .for_each_missing(self.file()?, start, len, missing)
     }
 }
 

@@ -76,6 +76,8 @@ impl<'a, T: FileSystem> New<'a, T> {
         // Without a backing device of its own, a super block has no readahead.
         // SAFETY: By the constructor's promise the super block is ours.
         to_result(unsafe { bindings::super_setup_bdi(self.0) })?;
+        // SAFETY: As above, and the device was just made.
+        unsafe { (*(*self.0).s_bdi).io_pages = READ_PAGES_MAX };
         let page_bits = u8::try_from(PAGE_SHIFT)?;
         let data = KBox::new(data, GFP_KERNEL)?;
         // SAFETY: By the constructor's promise the super block is ours.
@@ -94,6 +96,10 @@ impl<'a, T: FileSystem> New<'a, T> {
         Ok(Filling { sb })
     }
 }
+
+/// Pages that readahead asks for at once when somebody reads as much: 1 MiB. The default is one
+/// readahead window, between which nothing is in flight.
+const READ_PAGES_MAX: usize = (1 << 20) / PAGE_SIZE;
 
 /// A super block with data but without a root, used by the task that mounts.
 #[must_use]
