@@ -12,7 +12,7 @@ use crate::{device::Session, io, object::Object, request::Requests};
 use cache_key::{NameBuf, FILE_XATTR_NAME};
 use fscache::backend::{self, Backend, CacheRead, Preparing};
 use kernel::{
-    c_str, new_mutex,
+    c_str, impl_has_work, new_mutex, new_work,
     prelude::*,
     str::{BStr, CString},
     sync::{
@@ -21,6 +21,7 @@ use kernel::{
         poll::PollCondVar,
         Arc, ArcBorrow, Mutex,
     },
+    workqueue::{Work, WorkItem},
 };
 use vfs::{c_string, cred, kfile::KFile, path::Path};
 
@@ -40,6 +41,8 @@ pub(crate) struct State {
     #[pin]
     pub(crate) readable: PollCondVar,
     next_id: Atomic<u64>,
+    #[pin]
+    reap: Work<State>,
     /// Whether a daemon has the device open.
     pub(crate) open: kernel::sync::atomic::AtomicFlag,
 }
@@ -50,6 +53,7 @@ impl State {
             caches <- new_mutex!(KVec::new()),
             readable <- kernel::new_poll_condvar!(),
             next_id: Atomic::new(1),
+            reap <- new_work!("cachefiles_demand::reap"),
             open: kernel::sync::atomic::AtomicFlag::new(false),
         })
     }
@@ -98,21 +102,43 @@ impl State {
     /// it. May sleep.
     pub(crate) fn release(&self, cache: &Arc<backend::Cache<Cache>>) {
         cache.backend().requests.disconnect(EIO);
-        let unused = {
-            let mut caches = self.caches.lock();
-            match caches.iter().position(|c| Arc::ptr_eq(c, cache)) {
-                Some(index) if !cache.in_use() => caches.remove(index).ok(),
-                _ => None,
-            }
-        };
-        match unused {
-            Some(_) => {}
-            None => pr_info!(
+        if cache.in_use() {
+            pr_info!(
                 "cache {:?}: its daemon is gone; data that is missing gives EIO until another one \
                  binds it\n",
-                &*cache.backend().tag
-            ),
+                cache.backend().tag()
+            );
         }
+        self.reap();
+    }
+
+    /// Withdraws the caches that have neither a daemon nor a mount. May sleep.
+    fn reap(&self) {
+        loop {
+            let unused = {
+                let mut caches = self.caches.lock();
+                let index = caches
+                    .iter()
+                    .position(|cache| !cache.in_use() && !cache.backend().requests.connected());
+                index.and_then(|index| caches.remove(index).ok())
+            };
+            // Withdrawn here, unless the session that is being closed still has it.
+            if unused.is_none() {
+                return;
+            }
+        }
+    }
+}
+
+impl_has_work! {
+    impl HasWork<Self> for State { self.reap }
+}
+
+impl WorkItem for State {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.reap();
     }
 }
 
@@ -135,6 +161,7 @@ impl Drop for Withdraw {
 /// A bound directory.
 #[pin_data]
 pub(crate) struct Cache {
+    state: Arc<State>,
     /// The directory that the daemon named.
     root: Path,
     /// `<root>/cache`, where the volumes are.
@@ -186,11 +213,12 @@ impl Cache {
 
         Arc::pin_init(
             try_pin_init!(Self {
+                state,
                 root,
                 volumes,
                 tag: CString::try_from(tag)?,
                 cred: cred.clone(),
-                requests <- Requests::new(state),
+                requests <- Requests::new(state.clone()),
             }? Error),
             GFP_KERNEL,
         )
@@ -265,6 +293,13 @@ impl Backend for Cache {
             cache: self.into(),
             key: copy,
         })
+    }
+
+    fn unused(self: ArcBorrow<'_, Self>) {
+        if !self.requests.connected() {
+            // Not from here: the volume is still being freed.
+            let _ = backend::queue().enqueue(self.state.clone());
+        }
     }
 
     fn lookup(volume: &Volume, key: &[u8]) -> Result<(Arc<Object>, u64)> {

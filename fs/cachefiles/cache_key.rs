@@ -85,7 +85,7 @@ impl fmt::Display for KeyError {
 
 impl core::error::Error for KeyError {}
 
-/// Why an extended attribute does not vouch for the file or directory that it is on.
+/// Why an extended attribute does not vouch for the file that it is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stale {
     /// The attribute has this length, which is not the right one.
@@ -101,8 +101,6 @@ pub enum Stale {
     },
     /// The file was being written when the cache went away.
     Dirty,
-    /// The reserved word of a volume's attribute is this, not 0.
-    Reserved(u32),
 }
 
 impl fmt::Display for Stale {
@@ -115,7 +113,6 @@ impl fmt::Display for Stale {
                 "{FILE_XATTR_NAME} is for a size of {stored} bytes, the size is {expected}"
             ),
             Stale::Dirty => write!(f, "{FILE_XATTR_NAME} says that a write was cut off"),
-            Stale::Reserved(word) => write!(f, "{FILE_XATTR_NAME} starts with {word:#x}, not 0"),
         }
     }
 }
@@ -252,16 +249,6 @@ pub fn check_file_xattr(bytes: &[u8], size: u64) -> Result<(), Stale> {
         return Err(Stale::Dirty);
     }
     Ok(())
-}
-
-/// Checks the attribute of the directory of a volume without coherency data against
-/// [`VOLUME_XATTR`].
-pub fn check_volume_xattr(bytes: &[u8]) -> Result<(), Stale> {
-    let word = <[u8; 4]>::try_from(bytes).map_err(|_| Stale::Length(bytes.len()))?;
-    match u32::from_be_bytes(word) {
-        0 => Ok(()),
-        word => Err(Stale::Reserved(word)),
-    }
 }
 
 /// A name that is being written.

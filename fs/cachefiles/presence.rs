@@ -5,6 +5,12 @@
 //! What is not a hole of the file is present, and stays so: nothing takes bytes out of a file while
 //! it is in use. So the run of present bytes that was seen last is remembered, and reads within it
 //! need not ask the file system. For a blob that is complete that is every read but the first.
+//!
+//! A file system may allocate a block, which makes it data, before the bytes of a pwrite(2) are in
+//! it. That is never seen here: ext4 takes the inode's lock for the whole of a pwrite and for a
+//! seek, XFS takes it for the pwrite and for the direct read that follows the seek, and what was
+//! asked from the daemon is waited for until the daemon has answered. It is why the daemon must
+//! write whole blocks with pwrite, and neither map nor preallocate the file.
 
 use kernel::{new_spinlock, prelude::*, sync::SpinLock};
 use netfs_split::{Presence, Run, Runs};

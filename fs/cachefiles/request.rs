@@ -68,6 +68,11 @@ impl Requests {
         self.table.lock().connected = true;
     }
 
+    /// Whether a daemon is there.
+    pub(crate) fn connected(&self) -> bool {
+        self.table.lock().connected
+    }
+
     /// The daemon is gone: fails all requests with `e`, and new ones from now on.
     pub(crate) fn disconnect(&self, e: Error) {
         let pending = {

@@ -179,7 +179,7 @@ impl Volume {
                 pr_err!("({:?}): {place}: {}\n", self.name(), Shown(&e));
                 EINVAL
             }
-            e => self.corrupt(format_args!("{place}: {e}")),
+            erofs_disk::Error::Corrupt(what) => self.corrupt(format_args!("{place}: {what}")),
         }
     }
 

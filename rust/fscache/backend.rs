@@ -46,6 +46,9 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// without a cache. May sleep.
     fn acquire_volume(self: ArcBorrow<'_, Self>, key: &[u8]) -> Option<Self::Volume>;
 
+    /// The last volume of the cache is gone. May sleep.
+    fn unused(self: ArcBorrow<'_, Self>);
+
     /// Looks up the object `key`; returns it and its size in bytes. An object that cannot be opened
     /// is still an object: one whose operations fail with the reason. May sleep.
     fn lookup(volume: &Self::Volume, key: &[u8]) -> Result<(Arc<Self::Object>, u64)>;
@@ -401,8 +404,15 @@ impl<B: Backend> Table<B> {
             _module,
         } = slot;
         drop(data);
-        shared.members.lock().volumes.remove(&volume.addr());
+        let unused = {
+            let mut members = shared.members.lock();
+            members.volumes.remove(&volume.addr());
+            members.volumes.is_empty()
+        };
         shared.volume_gone.notify_all();
+        if unused {
+            shared.backend.as_arc_borrow().unused();
+        }
     }
 
     /// # Safety

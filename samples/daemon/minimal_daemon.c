@@ -131,7 +131,7 @@ int main(int argc, char **argv)
 			die("cannot wait for requests");
 		while ((n = read(device, &req, sizeof(req))) == (int)sizeof(req)) {
 			error = fetch(argv[1], argv[3], &req);
-			/* EINVAL: the reader was killed meanwhile. */
+			/* EINVAL: nobody waits any more, after an unmount. */
 			if ((error ? command("fail %llu %d\n", req.id, error) :
 				     command("done %llu\n", req.id)) && errno != EINVAL)
 				die("cannot answer");

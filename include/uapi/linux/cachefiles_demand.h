@@ -30,7 +30,7 @@
  * ======== ==========================================================
  * 0        nothing is waiting, or no cache is bound yet
  * EMSGSIZE the buffer has not even room for one record
- * EFAULT   the buffer cannot be written; nothing counts as delivered
+ * EFAULT   the buffer cannot be written; the record is delivered again
  * ======== ==========================================================
  *
  * **poll(2)** reports EPOLLIN exactly when a read would return more than 0.
@@ -60,13 +60,17 @@
  *            is missing, malformed or out of range
  * EEXIST     ``dir`` or ``tag`` was given before
  * EBUSY      ``dir``, ``tag`` or ``bind`` after the cache was bound
- * EINVAL     ``bind`` without ``dir``; ``done`` or ``fail`` before ``bind``, or
- *            with an id that is unknown, answered already, or was never delivered
+ * EINVAL     ``bind`` without ``dir``, or on an idmapped mount; ``done`` or
+ *            ``fail`` before ``bind``, or with an id that is unknown, answered
+ *            already, given up by an unmount, or was never delivered
+ * EBUSY      ``bind``: a cache with that tag is bound
  * ENOENT     ``bind``: there is nothing at PATH
  * ENOTDIR    ``bind``: PATH is not a directory
  * EROFS      ``bind``: PATH is on a read-only file system
  * EOPNOTSUPP ``bind``: the file system at PATH cannot hold a cache; it needs
- *            extended attributes and sparse files
+ *            extended attributes, sparse files, files without a name (O_TMPFILE)
+ *            and blocks of at most 4096 bytes
+ * EFAULT     the command cannot be read from memory
  * ========== ================================================================
  *
  * **close(2)** fails every request that has no answer with EIO. The cache stays

@@ -100,7 +100,10 @@ pub fn bind(device: &dyn Device, root: &Path, tag: &str) -> Result<()> {
                 Some(Errno::OPNOTSUPP) => {
                     "the cache root's file system lacks extended attributes or sparse files: ext4, XFS and btrfs have both"
                 }
-                Some(Errno::EXIST | Errno::BUSY) => "the device has a cache already",
+                Some(Errno::EXIST) => "it was given before",
+                Some(Errno::BUSY) => {
+                    "a cache with this tag is bound already, by another daemon, by cachefilesd, or with another root"
+                }
                 Some(Errno::INVAL) => "the kernel does not accept the argument",
                 _ => "the kernel refuses",
             };
