@@ -24,6 +24,7 @@ help:
 	@echo 'make test        all tests: host, scripts, and kernel modules in a VM'
 	@echo 'make test-host   tests of the daemon and of the pure crates'
 	@echo 'make test-vm     kernel selftests; T="mount share" runs only these'
+	@echo 'make bench       reads through a mount beside reads of the cache file, in a VM'
 	@echo 'make check       format, lints, documentation and symbols'
 	@echo ''
 	@echo 'make modules     cachefiles_demand.ko and erofs.ko, in build/modules/'
@@ -81,6 +82,10 @@ test-host: $(stamps)/cargo
 test-vm: guest-modules daemon selftests
 	@T='$(T)' scripts/run-tests vm
 
+bench: guest-modules daemon
+	@$(enter) make -s -C /src/tools/bench OUTPUT=/build/bench
+	@scripts/vm --name bench --timeout 600 -- /src/tools/bench/first_light
+
 check: modules $(stamps)/cargo
 	@scripts/check
 
@@ -98,10 +103,10 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/demandd
 
 clean:
-	rm -rf $(addprefix $(BUILD)/,modules clippy selftests target vm out demo)
+	rm -rf $(addprefix $(BUILD)/,modules clippy selftests bench target vm out demo)
 
 distclean:
 	rm -rf $(BUILD)
 
 .PHONY: help setup modules daemon selftests guest-modules demo test test-host \
-	test-vm check install uninstall clean distclean
+	test-vm bench check install uninstall clean distclean

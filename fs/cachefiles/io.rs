@@ -7,15 +7,14 @@
 //! and is read from there.
 
 use crate::{object::Object, request::Requests};
-use fscache::backend::{queue, CacheRead};
+use fscache::backend::CacheRead;
 use kernel::{
-    impl_has_work, new_mutex, new_work,
+    new_mutex,
     prelude::*,
     sync::{
         atomic::{ordering, Atomic},
         Arc, Mutex,
     },
-    workqueue::{Work, WorkItem},
 };
 use vfs::{log, u64_from};
 
@@ -74,8 +73,6 @@ fn missing(object: &Object, start: u64, len: u64) -> Result<KVec<(u64, u64)>> {
 /// A read that waits for the daemon.
 #[pin_data]
 pub(crate) struct Miss {
-    #[pin]
-    work: Work<Miss>,
     object: Arc<Object>,
     start: u64,
     #[pin]
@@ -86,15 +83,10 @@ pub(crate) struct Miss {
     errno: Atomic<i32>,
 }
 
-impl_has_work! {
-    impl HasWork<Self> for Miss { self.work }
-}
-
 impl Miss {
     fn new(object: Arc<Object>, start: u64, read: CacheRead) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
-                work <- new_work!("Miss"),
                 object,
                 start,
                 read <- new_mutex!(Some(read)),
@@ -123,15 +115,27 @@ impl Miss {
         self.pending.fetch_add(1, ordering::Relaxed);
     }
 
-    /// An answer came. Does not sleep.
-    pub(crate) fn answered(self: &Arc<Self>, result: Result) {
+    /// An answer came. If it was the last one, the read goes on: here, as what the daemon has just
+    /// written is in memory, and waking somebody else to copy it would cost more than the copy.
+    /// May sleep.
+    pub(crate) fn answered(&self, result: Result) {
         if let Err(e) = result {
             // Only the first error is kept.
             let _ = self.errno.cmpxchg(0, e.to_errno(), ordering::Full);
         }
         if self.pending.fetch_sub(1, ordering::Full) == 1 {
-            // Cannot be queued already: the count gets to zero once.
-            let _ = queue().enqueue(self.clone());
+            self.go_on();
+        }
+    }
+
+    /// All answers have come.
+    fn go_on(&self) {
+        let Some(read) = self.read.lock().take() else {
+            return;
+        };
+        match (self.check(read.len()), self.object.file()) {
+            (Ok(()), Ok(file)) => file.read_buffered(self.start, read),
+            (Err(e), _) | (_, Err(e)) => read.complete(Err(e)),
         }
     }
 
@@ -154,20 +158,5 @@ impl Miss {
             }
             Err(EIO)
         })
-    }
-}
-
-impl WorkItem for Miss {
-    type Pointer = Arc<Self>;
-
-    /// All answers have come.
-    fn run(this: Arc<Self>) {
-        let Some(read) = this.read.lock().take() else {
-            return;
-        };
-        match (this.check(read.len()), this.object.file()) {
-            (Ok(()), Ok(file)) => file.read_buffered(this.start, read),
-            (Err(e), _) | (_, Err(e)) => read.complete(Err(e)),
-        }
     }
 }

@@ -245,8 +245,13 @@ impl Volume {
         if self.primary.blob.size() < SUPER_OFFSET + u64_from(SUPER_SIZE) {
             return Err(self.corrupt(format_args!("{place}: the image ends before it")));
         }
+        let unread = |e| {
+            pr_err!("({:?}): {place} cannot be read: {e:?}\n", self.name());
+            e
+        };
         let mut bytes = [0; SUPER_SIZE];
-        self.read_metadata(SUPER_OFFSET, &mut bytes)?;
+        self.read_metadata(SUPER_OFFSET, &mut bytes)
+            .map_err(unread)?;
         let sb = erofs_disk::SuperBlock::parse(&bytes).map_err(|e| self.disk_error(place, e))?;
 
         let range = sb.checksum_range();
@@ -258,7 +263,8 @@ impl Volume {
         if range.end > self.primary.blob.size() {
             return Err(self.corrupt(format_args!("{place}: the image ends within its block")));
         }
-        self.read_metadata(range.start, &mut bytes)?;
+        self.read_metadata(range.start, &mut bytes)
+            .map_err(unread)?;
         sb.verify_checksum(&bytes)
             .map_err(|e| self.disk_error(place, e))?;
         Ok(sb)

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Serving: one thread reads requests, workers fetch and answer them.
+//! Serving: workers take turns in waiting for requests, and fetch and answer what they take.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{anyhow, bail, Context, Result};
 use rustix::event::{poll, PollFd, PollFlags};
 use rustix::io::{retry_on_intr, Errno};
 
@@ -18,9 +18,6 @@ use crate::abi::{Command, Request};
 use crate::blobs::Blobs;
 use crate::device::{command, errno_of, Device, Requests};
 use crate::log;
-
-/// How many requests may be read before a worker is free. More stay in the kernel, where they are not lost.
-const QUEUE: usize = 1024;
 
 /// How to serve.
 #[derive(Debug)]
@@ -84,14 +81,22 @@ pub fn serve(
         bytes: AtomicU64::new(0),
         failed: AtomicU64::new(0),
     };
-    let (sender, receiver) = sync_channel(QUEUE);
-    let receiver = Mutex::new(receiver);
+    let turn = Mutex::new(Turn {
+        device,
+        stop,
+        requests: Requests::default(),
+        taken: VecDeque::new(),
+        ended: false,
+    });
     thread::scope(|scope| {
-        for _ in 0..options.workers.max(1) {
-            scope.spawn(|| server.work(&receiver));
-        }
-        // The sender ends with this call: the workers finish what is queued, then end too.
-        receive(device, sender, stop)
+        let workers: Vec<_> = (0..options.workers.max(1))
+            .map(|_| scope.spawn(|| server.work(&turn)))
+            .collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker
+                .join()
+                .unwrap_or_else(|_| Err(anyhow!("a worker panicked")))
+        })
     })?;
     Ok(Summary {
         served: server.served.into_inner(),
@@ -100,48 +105,67 @@ pub fn serve(
     })
 }
 
-/// Hands requests to the workers.
-fn receive(device: &dyn Device, sender: SyncSender<Request>, stop: BorrowedFd<'_>) -> Result<()> {
-    let mut requests = Requests::default();
-    loop {
-        let device_fd = device.fd();
+/// What belongs to the worker whose turn it is to wait for requests. It takes one and passes the turn on before it
+/// fetches, so that no request has to be handed from one thread to another while its reader waits.
+struct Turn<'a> {
+    device: &'a dyn Device,
+    stop: BorrowedFd<'a>,
+    requests: Requests,
+    /// Read from the device, and not taken by a worker yet.
+    taken: VecDeque<Request>,
+    /// No more requests are read.
+    ended: bool,
+}
+
+impl Turn<'_> {
+    /// The next request, or none when it is time to end.
+    fn next(&mut self) -> Result<Option<Request>> {
+        loop {
+            if let Some(request) = self.taken.pop_front() {
+                return Ok(Some(request));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            // Whatever fails, the others need not try again.
+            self.ended = true;
+            self.ended = self.receive()?;
+        }
+    }
+
+    /// Waits until there is something to do; true when it is time to end.
+    fn receive(&mut self) -> Result<bool> {
+        let device_fd = self.device.fd();
         let mut fds = [
             PollFd::from_borrowed_fd(device_fd, PollFlags::IN),
-            PollFd::from_borrowed_fd(stop, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.stop, PollFlags::IN),
         ];
         retry_on_intr(|| poll(&mut fds, None)).context("cannot wait for requests")?;
         let [events, stopped] = fds.map(|fd| fd.revents());
         if !stopped.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
-        let batch = if events.contains(PollFlags::IN) {
-            requests.next_batch(device)?
-        } else {
-            Vec::new()
-        };
-        if batch.is_empty() && events.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
+        if events.contains(PollFlags::IN) {
+            self.taken.extend(self.requests.next_batch(self.device)?);
+        }
+        if self.taken.is_empty()
+            && events.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
         {
             bail!("the device is gone");
         }
-        for request in batch {
-            if sender.send(request).is_err() {
-                bail!("all workers have ended");
-            }
-        }
+        Ok(false)
     }
 }
 
 impl Server<'_> {
-    fn work(&self, receiver: &Mutex<Receiver<Request>>) {
+    fn work(&self, turn: &Mutex<Turn<'_>>) -> Result<()> {
         loop {
-            // LOCK: held while waiting, so that one idle worker waits in the channel and the others for the lock.
-            let next = receiver
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .recv();
+            // LOCK: held while waiting for the device, so that one idle worker waits there and the others for their
+            // turn.
+            let next = turn.lock().unwrap_or_else(PoisonError::into_inner).next()?;
             match next {
-                Ok(request) => self.answer(&request),
-                Err(_) => return,
+                Some(request) => self.answer(&request),
+                None => return Ok(()),
             }
         }
     }

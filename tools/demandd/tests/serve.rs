@@ -357,9 +357,9 @@ fn a_refused_bind_says_what_to_do() {
         ("bind", Errno::NOTDIR, "not a directory"),
         ("bind", Errno::ROFS, "read-only file system"),
         ("bind", Errno::OPNOTSUPP, "ext4, XFS and btrfs"),
-        ("bind", Errno::BUSY, "has a cache already"),
+        ("bind", Errno::BUSY, "with this tag is bound already"),
         ("tag", Errno::INVAL, "does not accept the argument"),
-        ("dir", Errno::EXIST, "has a cache already"),
+        ("dir", Errno::EXIST, "was given before"),
     ] {
         let (_kernel, fd) = Kernel::pair();
         let node = Node::from(fd);

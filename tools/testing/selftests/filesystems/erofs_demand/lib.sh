@@ -130,3 +130,10 @@ kernel_log() {
 }
 # kernel_log_has EXTENDED-REGEX
 kernel_log_has() { kernel_log | grep -E -q -- "$1"; }
+
+# cache_bound [TAG]: one that was withdrawn may stay in the list, but not active.
+cache_bound() {
+	awk -v tag="${1:-$TAG}" '$6 == "A" && $7 == tag { n++ } END { exit !n }' /proc/fs/fscache/caches
+}
+# module_unused NAME: after the last unmount that takes a moment to come true.
+module_unused() { awk -v name="$1" '$1 == name { exit $3 != 0 }' /proc/modules; }

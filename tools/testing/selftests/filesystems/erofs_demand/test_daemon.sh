@@ -1,0 +1,197 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# Whatever a daemon does, a reader gets right bytes or an error, and soon: it
+# never gets zeros for what has not arrived, and never hangs.
+# shellcheck disable=SC2119 # functions with optional arguments
+. "${0%/*}/lib.sh"
+
+load_modules
+plan 36
+
+BLOCK=4096
+MiB=1048576
+# A reader that is to end at once may take this long, in seconds.
+SOON=2
+
+# --- readers -----------------------------------------------------------------
+# The file's bytes are those of the blob "data", of which the first MiB is there.
+# Every reader that is to miss takes bytes that no other one has touched.
+
+make_images() {
+	mkdir "$TMP/tree"
+	head -c $((16 * MiB)) /dev/urandom >"$TMP/tree/file"
+	: >"$SOURCE/data"
+	make_image one.img "$TMP/tree" --chunksize=65536 --blobdev="$SOURCE/data"
+	prepare >/dev/null
+	"$DEMANDD" prefetch --root "$CACHE" --source "$SOURCE" one.img "data:0+$MiB" >/dev/null
+}
+
+next_range=$MiB
+# A range of some bytes (default: a block) that is missing, in $range.
+fresh_range() {
+	range=$next_range+${1:-$BLOCK}
+	next_range=$((next_range + 16 * BLOCK))
+}
+
+# read_range RANGE: what is read is in $TMP/got, the error in $TMP/error.
+read_range() { "$PROGRAMS/readrange" --random "$MNT/file" "$1" >"$TMP/got" 2>"$TMP/error"; }
+
+# Reads a fresh range in the background; returns when it waits for the daemon.
+# Descriptor 3, the device, must be closed when this shell closes it.
+start_reader() {
+	fresh_range "$@"
+	"$PROGRAMS/readrange" --random "$MNT/file" "$range" >"$TMP/got" 2>"$TMP/error" 3>&- &
+	READER=$!
+	wait_for 10 reader_waits
+}
+reader_waits() { grep -q '^State:.D' "/proc/$READER/status"; }
+reader_ended() { ! kill -0 "$READER" 2>/dev/null; }
+
+# reader_gets ERROR: soon, and not one byte.
+reader_gets() {
+	wait_for "$SOON" reader_ended || return 1
+	cat "$TMP/error"
+	grep -q "$1" "$TMP/error" && fails [ -s "$TMP/got" ]
+}
+
+# The bytes of the range are right (and are read, if nothing was read before).
+right_bytes() {
+	"$PROGRAMS/readrange" "$TMP/tree/file" "$range" | cmp - "$TMP/got"
+}
+reads_right() { read_range "$range" && right_bytes; }
+fails_soon() {
+	before=$(date +%s)
+	fails read_range "$range" || return 1
+	[ $(($(date +%s) - before)) -le "$SOON" ] && reader_gets "$1"
+}
+
+# --- a daemon by hand: descriptor 3 is the device ------------------------------
+
+open_device() { exec 3<>"$DEVICE"; }
+close_device() { exec 3>&-; }
+tell() { printf '%s' "$1" >&3; }
+bind_by_hand() { open_device && tell "dir $CACHE" && tell "tag $TAG" && tell bind; }
+
+# Takes one request, if there is one: $id, $off and $len.
+take_request() {
+	dd bs=280 count=1 status=none <&3 >"$TMP/record"
+	[ -s "$TMP/record" ] || return 1
+	# shellcheck disable=SC2046 # three numbers
+	set -- $(od -An -t u8 -N 24 "$TMP/record")
+	id=$1 off=$2 len=$3
+	taken=$((taken + 1))
+}
+
+# answer_all COMMAND...: answers requests until the reader has ended; counts them.
+answer_all() {
+	taken=0
+	wait_for 10 answer_or_end "$@"
+}
+answer_or_end() {
+	while take_request; do "$@" || return 1; done
+	reader_ended
+}
+
+# Answers that a good daemon does not give.
+say_fail() { tell "fail $id $1"; }
+say_done() { tell "done $id"; }
+write_half() {
+	dd if="$SOURCE/data" of="$data_file" bs="$BLOCK" conv=notrunc status=none \
+		skip=$((off / BLOCK)) seek=$((off / BLOCK)) count=$((len / BLOCK / 2))
+	say_done
+}
+
+# A reader misses once in readahead and once for itself, and then has its error.
+at_most_two() { echo "$taken requests"; [ "$taken" -ge 1 ] && [ "$taken" -le 2 ]; }
+
+# ------------------------------------------------------------------------------
+
+make_images
+data_file=$(echo "$CACHE"/cache/Ierofs/@*/Ddata)
+
+start_daemon --delay-ms 60000
+mount_image one.img device=data
+start_reader
+kill_daemon
+check "a reader whose daemon is killed gets EIO at once" reader_gets 'Input/output error'
+drop_caches
+range=0+$MiB
+check "without a daemon data that is present is read" reads_right
+fresh_range
+check "without a daemon data that is missing gives EIO at once" fails_soon 'Input/output error'
+check "the log says that the daemon is gone" kernel_log_has "cache \"$TAG\": its daemon is gone"
+start_daemon
+check "a new daemon takes over, and the same data is read" reads_right
+check "the log says so" kernel_log_has "cache \"$TAG\" on .*: taken over"
+
+kill -STOP "$DAEMON"
+start_reader
+check "a reader waits for a daemon that is stopped" fails reader_ended
+kill -CONT "$DAEMON"
+check "and gets its data when the daemon goes on" eval 'wait_for 10 reader_ended && right_bytes'
+
+cp "$SOURCE/data" "$TMP/whole"
+truncate -s $MiB "$SOURCE/data"
+fresh_range
+check "a source that is cut off gives EIO" fails_soon 'Input/output error'
+cat "$TMP/whole" >"$SOURCE/data"
+check "data that could not be had is read once it can" reads_right
+
+kill -TERM "$DAEMON"
+check "demandd ends with success when it is told to" wait "$DAEMON"
+DAEMON=''
+check "its summary is right" eval 'tail -n 1 "$DAEMON_LOG" &&
+	grep -q "^served $(grep -c done "$TRACE") requests, .* $(grep -c fail "$TRACE") failed$" "$DAEMON_LOG"'
+mv "$DAEMON_LOG" "$DAEMON_LOG.ended"
+
+# A request is pending in each of these, and nobody will answer it.
+start_daemon --delay-ms 60000
+start_reader
+kill -KILL "$READER"
+check "a reader that waits for the daemon can be killed (T10)" wait_for $SOON reader_ended
+check "its mount can be unmounted while the request is pending" timeout 10 umount "$MNT"
+kill_daemon
+check "a cache that nobody uses goes with its daemon" wait_for 10 fails cache_bound
+
+# --- answers -----------------------------------------------------------------
+
+bind_by_hand
+check "what is present is mounted without a request" eval 'mount_image one.img device=data && fails take_request'
+for answer in "28 No space left on device" "110 Connection timed out" "13 Permission denied"; do
+	start_reader
+	answer_all say_fail "${answer%% *}"
+	check "fail ${answer%% *}: the reader gets '${answer#* }'" reader_gets "${answer#* }"
+	check "it costs no more than two requests" at_most_two
+done
+start_reader
+answer_all say_done
+check "done without data (T63): the reader gets EIO" reader_gets 'Input/output error'
+check "it costs no more than two requests, and no loop" at_most_two
+check "the log says what is missing" kernel_log_has "Ddata.*said done, but $BLOCK bytes at ${range%+*} are missing"
+start_reader $((2 * BLOCK))
+answer_all write_half
+check "done with half of the data: the reader gets no zeros" \
+	eval 'wait_for $SOON reader_ended && [ "$(stat -c %s "$TMP/got")" -lt $((2 * BLOCK)) ] &&
+		"$PROGRAMS/readrange" "$TMP/tree/file" "$range" | cmp -n "$(stat -c %s "$TMP/got")" - "$TMP/got"'
+range=${range%+*}+$BLOCK
+check "the half that was written is present" reads_right
+check "and takes no request" fails take_request
+
+start_reader
+wait_for 10 take_request
+close_device
+check "a request that a daemon took with it fails" reader_gets 'Input/output error'
+check "the device can be opened again while mounted" bind_by_hand
+check "an answer to the old request is refused" fails tell "done $id"
+close_device
+check "a mount without a daemon can be unmounted" timeout 10 umount "$MNT"
+check "then its cache goes, too" wait_for 5 fails cache_bound
+
+# --- the smallest daemon ---------------------------------------------------------
+
+"$PROGRAMS/minimal_daemon" "$CACHE" "$TAG" "$SOURCE" >"$DAEMON_LOG" 2>&1 &
+DAEMON=$!
+check "the sample daemon binds its cache" wait_for 10 cache_bound
+check "an image is mounted with it" mount_image one.img device=data
+check "all bytes are right" cmp "$MNT/file" "$TMP/tree/file"
+finish
