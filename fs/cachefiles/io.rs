@@ -7,7 +7,7 @@
 //! and is read from there.
 
 use crate::{object::Object, request::Requests};
-use fscache::backend::CacheRead;
+use fscache::backend::{queue, CacheRead};
 use kernel::{
     new_mutex,
     prelude::*,
@@ -43,7 +43,7 @@ fn hit(object: &Object, start: u64, read: CacheRead) {
     match object.file() {
         Ok(file) if file.can_read_direct() => {
             // The device below may want an alignment that the read does not have.
-            if let Err((_, read)) = file.read_direct(start, read) {
+            if let Err((_, read)) = file.read_direct(start, read, queue()) {
                 file.read_buffered(start, read);
             }
         }

@@ -17,13 +17,12 @@ use core::{
 };
 use kernel::{
     error::{from_err_ptr, to_result},
-    ffi, impl_has_work,
+    ffi,
     module::{this_module, ModuleMetadata},
-    new_condvar, new_mutex, new_work,
+    new_condvar, new_mutex,
     prelude::*,
     rbtree::RBTree,
     sync::{Arc, ArcBorrow, CondVar, Mutex},
-    workqueue::{Work, WorkItem},
 };
 use vfs::{
     bindings, kfile,
@@ -582,15 +581,13 @@ impl<B: Backend> Table<B> {
         // SAFETY: The iterator is valid; its copy is used as long as the memory that it describes
         // is, which is until the callback.
         let read = unsafe { CacheRead::new(ptr::read(iter), done, private) };
-        match (read, u64::try_from(start)) {
-            (Ok(read), Ok(start)) => {
+        match u64::try_from(start) {
+            Ok(start) => {
                 // SAFETY: The operation has begun, and ends after the callback.
                 let object = unsafe { Self::object(resources) };
                 B::read(object.into(), start, read);
             }
-            (Ok(read), Err(_)) => read.complete(Err(EINVAL)),
-            // SAFETY: The caller gave the two to be called together once.
-            (Err(e), _) => unsafe { done(private, isize::try_from(e.to_errno()).unwrap_or(-5)) },
+            Err(_) => read.complete(Err(EINVAL)),
         }
         0
     }
@@ -637,107 +634,59 @@ fn occupancy<B: Backend>(
     }
 }
 
-/// A client's read, to be completed once. Dropping it fails it with [`EIO`].
-pub struct CacheRead(Option<Pin<KBox<ReadWork>>>);
-
-#[pin_data]
-struct ReadWork {
-    #[pin]
-    work: Work<ReadWork>,
+/// A client's read, to be completed once. Dropping it, in process context, fails it with [`EIO`].
+pub struct CacheRead {
     iter: bindings::iov_iter,
-    done: unsafe extern "C" fn(*mut ffi::c_void, isize),
-    private: *mut ffi::c_void,
     len: usize,
-    errno: i32,
+    /// The client's callback and what it wants back; none once it was called.
+    done: Option<(Done, *mut ffi::c_void)>,
 }
+
+type Done = unsafe extern "C" fn(*mut ffi::c_void, isize);
 
 // SAFETY: The client expects its callback from any task, and the memory may be filled by any.
-unsafe impl Send for ReadWork {}
-
-impl_has_work! {
-    impl HasWork<Self> for ReadWork { self.work }
-}
+unsafe impl Send for CacheRead {}
 
 impl CacheRead {
     /// # Safety
     ///
     /// `iter` must be a destination iterator, whose memory stays until `done` is called with
     /// `private`, which must be sound to do once from any context.
-    unsafe fn new(
-        mut iter: bindings::iov_iter,
-        done: unsafe extern "C" fn(*mut ffi::c_void, isize),
-        private: *mut ffi::c_void,
-    ) -> Result<Self> {
-        // SAFETY: The iterator is initialised.
-        let len = unsafe { bindings::vfs_helper_iov_iter_count(&raw mut iter) };
-        let read = KBox::pin_init(
-            pin_init!(ReadWork {
-                work <- new_work!("CacheRead"),
-                iter,
-                done,
-                private,
-                len,
-                errno: 0,
-            }),
-            GFP_KERNEL,
-        )?;
-        Ok(Self(Some(read)))
+    unsafe fn new(iter: bindings::iov_iter, done: Done, private: *mut ffi::c_void) -> Self {
+        Self {
+            // SAFETY: The iterator is initialised.
+            len: unsafe { bindings::vfs_helper_iov_iter_count(&raw const iter) },
+            iter,
+            done: Some((done, private)),
+        }
     }
 
     /// Length in bytes.
     pub fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, |read| read.len)
+        self.len
     }
 
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
-    /// Ends the read: so many bytes are there, or none because of an error. May be called from any
-    /// context; the client hears of an error in process context.
+    /// Ends the read: so many bytes are there, or none because of an error. With an error it must
+    /// be called from process context, else from any.
     pub fn complete(mut self, result: Result<usize>) {
         self.finish(result);
     }
 
     fn finish(&mut self, result: Result<usize>) {
-        let Some(mut read) = self.0.take() else {
+        let Some((done, private)) = self.done.take() else {
             return;
         };
-        match result {
-            Ok(n) => {
-                let n = isize::try_from(n.min(read.len)).unwrap_or(0);
-                // SAFETY: By the promise in `new`, and this is the one time.
-                unsafe { (read.done)(read.private, n) };
-            }
-            Err(e) => {
-                *read.as_mut().errno_mut() = e.to_errno();
-                queue().enqueue(read);
-            }
-        }
-    }
-}
-
-impl ReadWork {
-    fn errno_mut(self: Pin<&mut Self>) -> &mut i32 {
-        // SAFETY: The number is not pinned.
-        unsafe { &mut self.get_unchecked_mut().errno }
-    }
-
-    fn iter_mut(self: Pin<&mut Self>) -> *mut bindings::iov_iter {
-        // SAFETY: The iterator is not pinned.
-        unsafe { &raw mut self.get_unchecked_mut().iter }
-    }
-}
-
-impl WorkItem for ReadWork {
-    type Pointer = Pin<KBox<Self>>;
-
-    /// A read failed: the client is told from here.
-    fn run(this: Pin<KBox<Self>>) {
-        // SAFETY: By the promise in `CacheRead::new`; a read is queued at most once, in place of
-        // the call in `finish`.
-        unsafe { (this.done)(this.private, isize::try_from(this.errno).unwrap_or(-5)) };
+        let n = match result {
+            Ok(n) => isize::try_from(n.min(self.len)).unwrap_or(0),
+            Err(e) => isize::try_from(e.to_errno()).unwrap_or(-5),
+        };
+        // SAFETY: By the promise in `new`, and this is the one time.
+        unsafe { done(private, n) };
     }
 }
 
@@ -751,10 +700,7 @@ impl Drop for CacheRead {
 // `CacheRead::new`; dropping completes with an error.
 unsafe impl kfile::ReadTarget for CacheRead {
     fn iter(&mut self) -> *mut bindings::iov_iter {
-        match &mut self.0 {
-            Some(read) => read.as_mut().iter_mut(),
-            None => ptr::null_mut(),
-        }
+        &raw mut self.iter
     }
 
     fn complete(mut self, result: Result<usize>) {

@@ -16,9 +16,15 @@ use kernel::{
     cred::Credential,
     error::{from_err_ptr, to_result},
     fs::File,
+    impl_has_work, new_work,
     prelude::*,
-    sync::{aref::ARef, Arc},
+    sync::{
+        aref::ARef,
+        atomic::{ordering, Atomic},
+        Arc,
+    },
     types::Opaque,
+    workqueue::{Queue, Work, WorkItem},
 };
 
 /// Where the bytes of a read go, and who is told when they are there.
@@ -32,8 +38,8 @@ pub unsafe trait ReadTarget: Send + 'static {
     /// The iterator that describes the memory.
     fn iter(&mut self) -> *mut bindings::iov_iter;
 
-    /// The read is over: so many bytes were read, or none because of an error. May be called from
-    /// interrupt context.
+    /// The read is over: so many bytes were read, or none because of an error. Called from any
+    /// context with a good result, from process context with an error.
     fn complete(self, result: Result<usize>);
 }
 
@@ -48,9 +54,30 @@ pub struct KFile(ARef<File>);
 struct DirectRead<R> {
     #[pin]
     iocb: Opaque<bindings::kiocb>,
+    #[pin]
+    work: Work<DirectRead<R>>,
+    /// Where a failure, which an interrupt reports, is told from.
+    queue: &'static Queue,
+    errno: Atomic<i32>,
     file: ARef<File>,
     // Taken once, by whoever completes the read.
     target: UnsafeCell<Option<R>>,
+}
+
+impl_has_work! {
+    impl{R: ReadTarget} HasWork<DirectRead<R>> for DirectRead<R> { self.work }
+}
+
+impl<R: ReadTarget> WorkItem for DirectRead<R> {
+    type Pointer = Arc<Self>;
+
+    /// The read failed.
+    fn run(this: Arc<Self>) {
+        // SAFETY: The I/O is over, and its callback has left the right to complete to this.
+        if let Some(target) = unsafe { (*this.target.get()).take() } {
+            target.complete(Err(Error::from_errno(this.errno.load(ordering::Acquire))));
+        }
+    }
 }
 
 // SAFETY: The kiocb is handed between contexts by the block layer; the target is `Send` and only
@@ -178,9 +205,16 @@ impl KFile {
     /// Starts to read at `pos` past the page cache; `target` is completed when the device is done,
     /// or here. May sleep.
     ///
+    /// A failure that an interrupt reports is told from `queue`.
+    ///
     /// Gives the target back when the file system refuses the read before it has begun, because it
     /// is not aligned as the device wants it for instance ([`EINVAL`]).
-    pub fn read_direct<R: ReadTarget>(&self, pos: u64, target: R) -> Result<(), (Error, R)> {
+    pub fn read_direct<R: ReadTarget>(
+        &self,
+        pos: u64,
+        target: R,
+        queue: &'static Queue,
+    ) -> Result<(), (Error, R)> {
         let Ok(pos) = i64::try_from(pos) else {
             return Err((EINVAL, target));
         };
@@ -198,6 +232,9 @@ impl KFile {
                         (*slot).ki_complete = Some(direct_read_done::<R>);
                     }
                 }),
+                work <- new_work!("DirectRead"),
+                queue,
+                errno: Atomic::new(0),
                 file: self.0.clone(),
                 target: UnsafeCell::new(Some(target)),
             }),
@@ -271,11 +308,17 @@ unsafe extern "C" fn direct_read_done<R: ReadTarget>(
             container_of!(Opaque::cast_from(iocb), DirectRead<R>, iocb);
         Arc::from_raw(read)
     };
-    // SAFETY: The callback runs once, and it is the one that may complete.
-    if let Some(target) = unsafe { (*read.target.get()).take() } {
-        match usize::try_from(n) {
-            Ok(n) => target.complete(Ok(n)),
-            Err(_) => target.complete(Err(errno(n))),
+    match usize::try_from(n) {
+        Ok(n) => {
+            // SAFETY: The callback runs once, and it is the one that may complete.
+            if let Some(target) = unsafe { (*read.target.get()).take() } {
+                target.complete(Ok(n));
+            }
+        }
+        Err(_) => {
+            read.errno.store(errno(n).to_errno(), ordering::Release);
+            // The only time that this is queued.
+            let _ = read.queue.enqueue(read.clone());
         }
     }
 }
