@@ -64,6 +64,9 @@ selftests: | $(stamps)/tree
 	@mkdir -p $(BUILD)/selftests
 	@$(enter) make -s -C $(suite) $(selftest_args) all
 
+tree-image: selftests
+	@scripts/make-tree-image
+
 # Into the build root, which is the root of the test guest.
 guest-modules: modules
 	@$(enter) env BUILD=/build /src/scripts/install-modules /
@@ -73,13 +76,13 @@ guest-modules: modules
 demo: guest-modules daemon
 	@scripts/demo $(ARGS)
 
-test: guest-modules daemon selftests
+test: guest-modules daemon tree-image
 	@scripts/run-tests host scripts vm
 
 test-host: $(stamps)/cargo
 	@scripts/run-tests host
 
-test-vm: guest-modules daemon selftests
+test-vm: guest-modules daemon tree-image
 	@T='$(T)' scripts/run-tests vm
 
 bench: guest-modules daemon
@@ -103,10 +106,10 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/demandd
 
 clean:
-	rm -rf $(addprefix $(BUILD)/,modules clippy selftests bench target vm out demo)
+	rm -rf $(addprefix $(BUILD)/,modules clippy selftests bench whole target vm out demo)
 
 distclean:
 	rm -rf $(BUILD)
 
-.PHONY: help setup modules daemon selftests guest-modules demo test test-host \
+.PHONY: help setup modules daemon selftests tree-image guest-modules demo test test-host \
 	test-vm bench check install uninstall clean distclean
