@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <linux/fs.h>
 #include <linux/kdev_t.h>
+#include <linux/lockdep.h>
 #include <linux/module.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
@@ -22,6 +23,19 @@ struct kmem_cache *vfs_helper_inode_cache_create(const char *name,
 {
 	return kmem_cache_create(name, size, align,
 				 SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT, ctor);
+}
+
+/*
+ * Tell lockdep that the inode's page cache is read while that of another inode
+ * of the same file system is locked for reading.
+ */
+void vfs_helper_inode_nest_below(struct inode *inode)
+{
+	static struct lock_class_key invalidate_lock_key;
+
+	lockdep_set_class_and_name(&inode->i_data.invalidate_lock,
+				   &invalidate_lock_key,
+				   "mapping.invalidate_lock/internal");
 }
 
 bool vfs_helper_inode_is_new(struct inode *inode)

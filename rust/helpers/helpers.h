@@ -21,6 +21,7 @@ struct kmem_cache *vfs_helper_inode_cache_create(const char *name,
 						 unsigned int size,
 						 unsigned int align,
 						 void (*ctor)(void *));
+void vfs_helper_inode_nest_below(struct inode *inode);
 bool vfs_helper_inode_is_new(struct inode *inode);
 void vfs_helper_inode_set_times(struct inode *inode, s64 sec, u32 nsec);
 void vfs_helper_i_size_write(struct inode *inode, loff_t size);

@@ -172,13 +172,17 @@ pub fn get<T: FileSystem>(sb: &SuperBlock<T>, ino: u64) -> Result<Found<T>> {
     Ok(Found::Ready(unsafe { ARef::from_raw(inode.cast()) }))
 }
 
-/// Makes an inode that has no number and cannot be looked up. May sleep.
+/// Makes an inode that has no number and cannot be looked up. Its bytes may be read while those of
+/// another inode are, to find out where the latter are; not the other way round. May sleep.
 pub fn new_internal<T: FileSystem>(sb: &SuperBlock<T>) -> Result<New<T>> {
     // SAFETY: The super block is valid.
     let inode = unsafe { bindings::new_inode(sb.as_raw()) };
+    let inode = NonNull::new(inode).ok_or(ENOMEM)?;
+    // SAFETY: The inode is new and nobody has its locks.
+    unsafe { bindings::vfs_helper_inode_nest_below(inode.as_ptr()) };
     // INVARIANT: A new inode was returned to us alone.
     Ok(New {
-        inode: NonNull::new(inode).ok_or(ENOMEM)?,
+        inode,
         hashed: false,
         _fs: PhantomData,
     })
