@@ -3,27 +3,40 @@
 //! Caches: a directory bound to fscache under a tag.
 //!
 //! A cache outlives the daemon that bound it for as long as mounts use it, so that what is present
-//! stays readable; the next daemon that names the same directory and tag takes it over. A cache
-//! that nobody uses goes when its daemon does.
+//! stays readable; the next daemon that names the same directory and tag takes it over. For a while
+//! requests wait for that daemon, then they fail. A cache that nobody uses goes when its daemon
+//! does.
 //!
-//! Lock order: a session's setup, [`State::caches`], then a request table's lock.
+//! Lock order: a session's setup, [`State::caches`], [`Cache::names`], then the others, of which no
+//! two are held at a time unless they say so.
 
-use crate::{device::Session, io, object::Object, request::Requests};
+use crate::{
+    behind::DropBehind,
+    device::Settings,
+    io,
+    object::Object,
+    presence::BLOCK,
+    request::{Requests, WATCH_MS},
+    space::FreeSpace,
+};
 use cache_key::{NameBuf, FILE_XATTR_NAME};
 use fscache::backend::{self, Backend, CacheRead, Preparing};
 use kernel::{
-    c_str, impl_has_work, new_mutex, new_work,
+    c_str,
+    cred::Credential,
+    impl_has_work, new_mutex, new_work,
     prelude::*,
+    rbtree::{RBTree, RBTreeNode},
     str::{BStr, CString},
     sync::{
         aref::ARef,
-        atomic::{ordering, Atomic},
+        atomic::{ordering, Atomic, AtomicFlag},
         poll::PollCondVar,
         Arc, ArcBorrow, Mutex,
     },
     workqueue::{Work, WorkItem},
 };
-use vfs::{c_string, cred, kfile::KFile, path::Path};
+use vfs::{c_string, cred, kfile::KFile, path::Path, workqueue::Ticker};
 
 /// The volume that EROFS mounts use. One whose key is neither this nor begins with it and a comma is
 /// that of a client of another kind of cache.
@@ -36,7 +49,7 @@ const BLOCK_SIZE_MAX: u64 = 4096;
 #[pin_data]
 pub(crate) struct State {
     #[pin]
-    caches: Mutex<KVec<Arc<backend::Cache<Cache>>>>,
+    caches: Mutex<KVec<Arc<Bound>>>,
     /// Where the daemon waits for requests.
     #[pin]
     pub(crate) readable: PollCondVar,
@@ -44,7 +57,38 @@ pub(crate) struct State {
     #[pin]
     reap: Work<State>,
     /// Whether a daemon has the device open.
-    pub(crate) open: kernel::sync::atomic::AtomicFlag,
+    pub(crate) open: AtomicFlag,
+}
+
+/// A cache that fscache knows. Fields are dropped in order: first the cache is withdrawn, then
+/// what runs from time to time is stopped, by somebody who still has a reference.
+pub(crate) struct Bound {
+    fscache: backend::Cache<Cache>,
+    _stop: StopTicks,
+}
+
+struct StopTicks(Arc<Cache>);
+
+impl Bound {
+    pub(crate) fn cache(&self) -> &Arc<Cache> {
+        self.fscache.backend()
+    }
+
+    fn in_use(&self) -> bool {
+        self.fscache.in_use()
+    }
+
+    /// How many volumes clients have in the cache.
+    pub(crate) fn volumes(&self) -> usize {
+        self.fscache.volumes()
+    }
+}
+
+impl Drop for StopTicks {
+    fn drop(&mut self) {
+        self.0.requests.stop();
+        self.0.behind.stop();
+    }
 }
 
 impl State {
@@ -54,13 +98,23 @@ impl State {
             readable <- kernel::new_poll_condvar!(),
             next_id: Atomic::new(1),
             reap <- new_work!("cachefiles_demand::reap"),
-            open: kernel::sync::atomic::AtomicFlag::new(false),
+            open: AtomicFlag::new(false),
         })
     }
 
-    /// A request id that was never used before.
+    /// A number, for a request or an object, that was never used before.
     pub(crate) fn new_id(&self) -> u64 {
         self.next_id.fetch_add(1, ordering::Relaxed)
+    }
+
+    /// The bound caches. May sleep.
+    pub(crate) fn caches(&self) -> Result<KVec<Arc<Bound>>> {
+        let caches = self.caches.lock();
+        let mut copy = KVec::with_capacity(caches.len(), GFP_KERNEL)?;
+        for cache in &*caches {
+            copy.push(cache.clone(), GFP_KERNEL)?;
+        }
+        Ok(copy)
     }
 
     /// Binds the directory `dir` under `tag`, or takes over the cache that is bound there and has
@@ -69,19 +123,23 @@ impl State {
         self: ArcBorrow<'_, Self>,
         dir: &CStr,
         tag: &CStr,
-        session: &Session,
-    ) -> Result<Arc<backend::Cache<Cache>>> {
+        settings: &Settings,
+        cred: &ARef<Credential>,
+    ) -> Result<Arc<Bound>> {
         let root = Path::directory(dir).inspect_err(|e| {
             pr_err!("bind: cannot open the directory {dir:?}: {e:?}\n");
         })?;
         let mut caches = self.caches.lock();
-        let orphan = caches.iter().find(|cache| {
-            cache.backend().root.same(&root) && cache.backend().tag.to_bytes() == tag.to_bytes()
+        let orphan = caches.iter().find(|bound| {
+            let cache = bound.cache();
+            cache.root.same(&root) && cache.tag.to_bytes() == tag.to_bytes()
         });
-        if let Some(cache) = orphan {
-            cache.backend().requests.connect();
+        if let Some(bound) = orphan {
+            let cache = bound.cache();
+            cache.requests.connect()?;
+            cache.set(settings);
             pr_info!("cache {tag:?} on {dir:?}: taken over by a new daemon\n");
-            return Ok(cache.clone());
+            return Ok(bound.clone());
         }
 
         // Reserves the room first: once it is added the cache must get into the list.
@@ -91,23 +149,44 @@ impl State {
                 pr_err!("bind: a cache with the tag {tag:?} is bound already\n");
             }
         })?;
-        let cache = Cache::open(root, dir, tag, self.into(), session)?;
-        let cache = Arc::new(preparing.activate(cache)?, GFP_KERNEL)?;
-        caches.push(cache.clone(), GFP_KERNEL)?;
+        let cache = Cache::open(root, dir, tag, self.into(), cred)?;
+        cache.set(settings);
+        let bound = Bound {
+            _stop: StopTicks(cache.clone()),
+            fscache: preparing.activate(cache)?,
+        };
+        let bound = Arc::new(bound, GFP_KERNEL)?;
+        caches.push(bound.clone(), GFP_KERNEL)?;
         pr_info!("cache {tag:?} on {dir:?}: bound\n");
-        Ok(cache)
+        Ok(bound)
     }
 
-    /// The daemon of `cache` is gone: what it owes fails, and the cache with it if no mount uses
-    /// it. May sleep.
-    pub(crate) fn release(&self, cache: &Arc<backend::Cache<Cache>>) {
-        cache.backend().requests.disconnect(EIO);
-        if cache.in_use() {
+    /// The daemon of `bound` is gone. If it did not say that it would go, what it owes waits for
+    /// the next one for a while; else it fails. Without a mount the cache goes, too. May sleep.
+    pub(crate) fn release(&self, bound: &Arc<Bound>, expected: bool) {
+        let cache = bound.cache();
+        let linger = match expected {
+            true => 0,
+            false => cache.linger.load(ordering::Relaxed),
+        };
+        if linger > 0 && bound.in_use() {
+            cache.requests.linger(linger);
+            cache
+                .requests
+                .start(WATCH_MS.min(linger.saturating_mul(1000)));
             pr_info!(
-                "cache {:?}: its daemon is gone; data that is missing gives EIO until another one \
-                 binds it\n",
-                cache.backend().tag()
+                "cache {:?}: its daemon is gone; what is missing waits up to {linger} s for another\n",
+                cache.tag()
             );
+        } else {
+            cache.requests.disconnect();
+            if bound.in_use() {
+                pr_info!(
+                    "cache {:?}: its daemon is gone; data that is missing gives EIO until another \
+                     one binds it\n",
+                    cache.tag()
+                );
+            }
         }
         self.reap();
     }
@@ -119,10 +198,10 @@ impl State {
                 let mut caches = self.caches.lock();
                 let index = caches
                     .iter()
-                    .position(|cache| !cache.in_use() && !cache.backend().requests.connected());
+                    .position(|bound| !bound.in_use() && !bound.cache().requests.connected());
                 index.and_then(|index| caches.remove(index).ok())
             };
-            // Withdrawn here, unless the session that is being closed still has it.
+            // Withdrawn here, unless somebody still has it.
             if unused.is_none() {
                 return;
             }
@@ -167,10 +246,26 @@ pub(crate) struct Cache {
     /// `<root>/cache`, where the volumes are.
     volumes: Path,
     tag: CString,
-    /// The daemon's credentials at the time of the bind.
-    pub(crate) cred: ARef<kernel::cred::Credential>,
+    /// The credentials that files are accessed with: the daemon's at the time of the bind.
+    cred: ARef<Credential>,
     #[pin]
-    pub(crate) requests: Requests,
+    pub(crate) requests: Ticker<Requests>,
+    #[pin]
+    pub(crate) behind: Ticker<DropBehind>,
+    #[pin]
+    pub(crate) space: FreeSpace,
+    /// Held from when a name is looked up until its file is marked as used, and while a file is
+    /// culled, so that nobody marks a file that is being removed.
+    #[pin]
+    names: Mutex<()>,
+    #[pin]
+    objects: Mutex<RBTree<u64, Arc<Object>>>,
+    /// Seconds that requests wait for a new daemon.
+    linger: Atomic<u32>,
+    /// Unit of requests in bytes, a power of two.
+    granule: Atomic<u64>,
+    /// An [`io::Mode`].
+    io_mode: Atomic<u32>,
 }
 
 impl Cache {
@@ -180,14 +275,13 @@ impl Cache {
         dir: &CStr,
         tag: &CStr,
         state: Arc<State>,
-        session: &Session,
+        cred: &ARef<Credential>,
     ) -> Result<Arc<Self>> {
         let refuse = |reason: &str, e: Error| {
             pr_err!("bind: {dir:?} cannot hold a cache: {reason}\n");
             e
         };
-        let cred = session.cred();
-        let _as_daemon = cred::Override::new(&cred);
+        let _as_daemon = cred::Override::new(cred);
 
         let features = root.features()?;
         if features.idmapped {
@@ -205,20 +299,29 @@ impl Cache {
         if !features.block_size.is_power_of_two() || features.block_size > BLOCK_SIZE_MAX {
             return Err(refuse("its block size is larger than a page", EOPNOTSUPP));
         }
-        check_holes(&root, &cred)
+        check_holes(&root, cred)
             .map_err(|e| refuse("a new sparse file there does not read as a hole", e))?;
         let volumes = root
             .make_directory(c"cache")
             .map_err(|e| refuse("the directory \"cache\" in it cannot be opened or made", e))?;
 
+        let tag = CString::try_from(tag)?;
+        let requests = Requests::new(state.clone(), CString::try_from(&*tag)?);
         Arc::pin_init(
             try_pin_init!(Self {
                 state,
                 root,
                 volumes,
-                tag: CString::try_from(tag)?,
+                tag,
                 cred: cred.clone(),
-                requests <- Requests::new(state.clone()),
+                requests <- Ticker::new(backend::queue(), requests),
+                behind <- Ticker::new(backend::queue(), DropBehind::new()),
+                space <- FreeSpace::new(),
+                names <- new_mutex!(()),
+                objects <- new_mutex!(RBTree::new()),
+                linger: Atomic::new(0),
+                granule: Atomic::new(BLOCK),
+                io_mode: Atomic::new(0),
             }? Error),
             GFP_KERNEL,
         )
@@ -228,11 +331,109 @@ impl Cache {
     pub(crate) fn tag(&self) -> &CStr {
         &self.tag
     }
+
+    /// The credentials that files are accessed with.
+    pub(crate) fn cred(&self) -> &ARef<Credential> {
+        &self.cred
+    }
+
+    /// See [`State::new_id`].
+    pub(crate) fn new_id(&self) -> u64 {
+        self.state.new_id()
+    }
+
+    /// Takes over all settings. May sleep.
+    pub(crate) fn set(&self, settings: &Settings) {
+        self.linger.store(settings.linger, ordering::Relaxed);
+        self.granule.store(settings.granule, ordering::Relaxed);
+        self.io_mode
+            .store(settings.io_mode as u32, ordering::Relaxed);
+        self.requests.set_timeout(settings.timeout);
+        if self.space.set_limits(&self.root, settings.limits) {
+            self.state.readable.notify_all();
+        }
+    }
+
+    /// Seconds that requests wait for a new daemon.
+    pub(crate) fn linger(&self) -> u32 {
+        self.linger.load(ordering::Relaxed)
+    }
+
+    /// Unit of requests in bytes.
+    pub(crate) fn granule(&self) -> u64 {
+        self.granule.load(ordering::Relaxed)
+    }
+
+    /// How backing files are read.
+    pub(crate) fn io_mode(&self) -> io::Mode {
+        match self.io_mode.load(ordering::Relaxed) {
+            mode if mode == io::Mode::Direct as u32 => io::Mode::Direct,
+            mode if mode == io::Mode::Buffered as u32 => io::Mode::Buffered,
+            _ => io::Mode::Auto,
+        }
+    }
+
+    /// Looks whether files have to be culled, and says so to the daemon if that is new. May sleep.
+    pub(crate) fn check_space(&self) {
+        if self.space.check(&self.root) {
+            self.state.readable.notify_all();
+        }
+    }
+
+    /// Whether nothing more can be fetched; looks again when that was so. May sleep.
+    pub(crate) fn out_of_space(&self) -> bool {
+        if self.space.stopped() {
+            self.check_space();
+        }
+        self.space.stopped()
+    }
+
+    /// Removes the file `name` of the directory `dir` from the cache. May sleep.
+    ///
+    /// [`EBUSY`] when it is in use, [`EINVAL`] when the directory is not one of the cache, and what
+    /// unlink(2) gives.
+    pub(crate) fn cull(&self, dir: &Path, name: &CStr) -> Result {
+        let _as_daemon = cred::Override::new(&self.cred);
+        {
+            let _names = self.names.lock();
+            self.check_below(dir)?;
+            dir.remove_file(name)?;
+        }
+        self.space.look(&self.root);
+        Ok(())
+    }
+
+    /// Whether the file `name` of the directory `dir` is in use. May sleep.
+    pub(crate) fn is_used(&self, dir: &Path, name: &CStr) -> Result<bool> {
+        let _as_daemon = cred::Override::new(&self.cred);
+        let _names = self.names.lock();
+        self.check_below(dir)?;
+        dir.in_use(name)
+    }
+
+    fn check_below(&self, dir: &Path) -> Result {
+        match dir.is_below(&self.volumes) {
+            true => Ok(()),
+            false => Err(EINVAL),
+        }
+    }
+
+    /// The first object with a number of at least `serial`.
+    pub(crate) fn object_from(&self, serial: u64) -> Option<Arc<Object>> {
+        let objects = self.objects.lock();
+        let cursor = objects.cursor_lower_bound(&serial)?;
+        Some(cursor.current().1.clone())
+    }
+
+    /// How many objects there are.
+    pub(crate) fn count_objects(&self) -> usize {
+        self.objects.lock().iter().count()
+    }
 }
 
 /// A hole is what "missing" looks like: on a file system where a new sparse file has data, reads
 /// would return zeros for what was never fetched.
-fn check_holes(root: &Path, cred: &ARef<kernel::cred::Credential>) -> Result {
+fn check_holes(root: &Path, cred: &ARef<Credential>) -> Result {
     const SIZE: u64 = 1 << 20;
     let file = KFile::temporary(root, cred).map_err(|_| EOPNOTSUPP)?;
     file.set_size(SIZE)?;
@@ -305,12 +506,21 @@ impl Backend for Cache {
     fn lookup(volume: &Volume, key: &[u8]) -> Result<(Arc<Object>, u64)> {
         let cache = &volume.cache;
         let _as_daemon = cred::Override::new(&cache.cred);
-        let object = Object::open(cache, key, volume.directory(key))?;
+        let object = {
+            let _names = cache.names.lock();
+            Object::open(cache, key, volume.directory(key))?
+        };
+        let node = RBTreeNode::new(object.serial(), object.clone(), GFP_KERNEL)?;
+        cache.objects.lock().insert(node);
         let size = object.size();
         Ok((object, size))
     }
 
-    fn withdraw(_object: Arc<Object>) {
+    fn withdraw(object: Arc<Object>) {
+        let cache = &object.cache;
+        let node = cache.objects.lock().remove_node(&object.serial());
+        drop(node);
+        object.release();
         // The last reference closes the file. Nobody waits for the object, see `Requests::add`.
     }
 

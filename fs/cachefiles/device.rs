@@ -5,22 +5,28 @@
 //! One daemon at a time has the device open. Reading gives it requests, writing takes its commands.
 
 use crate::{
-    cache::{Cache, State},
-    request::Record,
+    cache::{Bound, Cache, State},
+    io,
+    presence::BLOCK,
+    request::{Load, Record},
+    space::{Limits, SpaceLimits},
 };
-use fscache::backend;
 use kernel::{
     cred::Credential,
     fs::File,
     new_mutex,
     prelude::*,
+    seq_file::SeqFile,
+    seq_print,
     str::CString,
     sync::{aref::ARef, atomic::ordering, poll::PollTable, Arc, Mutex},
     uaccess::{UserSliceReader, UserSliceWriter},
 };
 use vfs::{
     c_string,
-    chardev::{capable_sys_admin, Device},
+    chardev::{capable_sys_admin, Device, Events},
+    cred,
+    path::Path,
 };
 
 /// Size of a record in bytes: three numbers of 8 bytes and a name in 256.
@@ -37,6 +43,12 @@ const ERRNO_MAX: u64 = 511;
 /// Tag of a cache that is not given one.
 const DEFAULT_TAG: &CStr = c"CacheFiles";
 
+/// Longest time that can be set, in seconds: a week.
+const SECONDS_MAX: u64 = 604_800;
+
+/// Largest unit of requests in bytes.
+const GRANULE_MAX: u64 = 16 << 20;
+
 /// One open of the device.
 #[pin_data]
 pub(crate) struct Session {
@@ -50,7 +62,37 @@ pub(crate) struct Session {
 struct Setup {
     dir: Option<CString>,
     tag: Option<CString>,
-    cache: Option<Arc<backend::Cache<Cache>>>,
+    secctx: Option<CString>,
+    settings: Settings,
+    cache: Option<Arc<Bound>>,
+}
+
+/// What a daemon can choose. A cache has those of the daemon that serves it.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings {
+    /// Seconds that requests wait for the next daemon after this one is gone.
+    pub(crate) linger: u32,
+    /// Seconds after which a request fails; zero for never.
+    pub(crate) timeout: u32,
+    /// Unit of requests in bytes, a power of two.
+    pub(crate) granule: u64,
+    pub(crate) io_mode: io::Mode,
+    pub(crate) limits: SpaceLimits,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            linger: 30,
+            timeout: 0,
+            granule: BLOCK,
+            io_mode: io::Mode::Auto,
+            limits: SpaceLimits {
+                blocks: Limits::DEFAULT,
+                files: Limits::DEFAULT,
+            },
+        }
+    }
 }
 
 #[vtable]
@@ -83,10 +125,10 @@ impl Device for Session {
         if buffer.len() < RECORD_SIZE {
             return Err(EMSGSIZE);
         }
-        let Some(cache) = self.cache() else {
+        let Some(bound) = self.bound() else {
             return Ok(0);
         };
-        let requests = &cache.backend().requests;
+        let requests = &bound.cache().requests;
         let mut read = 0usize;
         while buffer.len() >= RECORD_SIZE {
             let Some(record) = requests.deliver() else {
@@ -111,28 +153,53 @@ impl Device for Session {
         self.command(&command)
     }
 
-    fn poll(&self, file: &File, table: PollTable<'_>) -> bool {
+    fn poll(&self, file: &File, table: PollTable<'_>) -> Events {
         table.register_wait(file, &self.state.readable);
-        self.cache()
-            .is_some_and(|cache| cache.backend().requests.deliverable())
+        let bound = self.bound();
+        let cache = bound.as_ref().map(|bound| bound.cache());
+        Events {
+            readable: cache.is_some_and(|cache| cache.requests.deliverable()),
+            writable: cache.is_some_and(|cache| {
+                cache.check_space();
+                cache.space.culling()
+            }),
+        }
+    }
+
+    fn show_fdinfo(&self, m: &SeqFile) {
+        let Some(bound) = self.bound() else {
+            return;
+        };
+        let cache = bound.cache();
+        let Load {
+            queued,
+            delivered,
+            oldest_ms,
+            ..
+        } = cache.requests.load();
+        let hung = cache.requests.counts.hung.load(ordering::Relaxed);
+        seq_print!(m, "cache:\t{:?}\n", cache.tag());
+        seq_print!(m, "queued:\t{queued}\ndelivered:\t{delivered}\n");
+        seq_print!(m, "oldest_ms:\t{oldest_ms}\nhung:\t{hung}\n");
     }
 
     fn release(&self) {
-        if let Some(cache) = self.setup.lock().cache.take() {
-            self.state.release(&cache);
+        let bound = self.setup.lock().cache.take();
+        if let Some(bound) = bound {
+            self.state.release(&bound, false);
         }
         self.state.open.store(false, ordering::Release);
     }
 }
 
 impl Session {
-    /// The credentials that the device was opened with.
-    pub(crate) fn cred(&self) -> ARef<Credential> {
-        self.cred.clone()
+    fn bound(&self) -> Option<Arc<Bound>> {
+        self.setup.lock().cache.clone()
     }
 
-    fn cache(&self) -> Option<Arc<backend::Cache<Cache>>> {
-        self.setup.lock().cache.clone()
+    /// Runs `f` on the cache; [`EINVAL`] when none is bound.
+    fn with_cache(&self, f: impl FnOnce(&Arc<Cache>) -> Result) -> Result {
+        f(self.bound().ok_or(EINVAL)?.cache())
     }
 
     fn command(&self, line: &[u8]) -> Result {
@@ -143,63 +210,148 @@ impl Session {
         let (word, rest) = split_word(line);
         match word {
             b"dir" => self.dir(rest),
-            b"tag" => self.tag(rest),
+            b"tag" => self.before_bind(|setup| set(&mut setup.tag, rest)),
+            b"secctx" => self.before_bind(|setup| set(&mut setup.secctx, rest)),
             b"bind" => self.bind(rest),
+            b"unbind" => self.unbind(rest),
             b"done" => {
-                let (id, rest) = split_word(rest);
-                self.answer(number(id)?, rest, Ok(()))
+                let id = only_number(rest)?;
+                self.with_cache(|cache| {
+                    cache.requests.answer(id, Ok(()))?;
+                    cache.check_space();
+                    Ok(())
+                })
             }
             b"fail" => {
                 let (id, rest) = split_word(rest);
-                let (errno, rest) = split_word(rest);
-                let errno = match number(errno)? {
+                let id = number(id)?;
+                let errno = match only_number(rest)? {
                     errno @ 1..=ERRNO_MAX => i32::try_from(errno)?,
                     _ => return Err(EINVAL),
                 };
-                self.answer(number(id)?, rest, Err(Error::from_errno(-errno)))
+                let e = Error::from_errno(-errno);
+                self.with_cache(|cache| cache.requests.answer(id, Err(e)))
             }
+            b"restore" => {
+                nothing(rest)?;
+                self.with_cache(|cache| {
+                    cache.requests.restore();
+                    Ok(())
+                })
+            }
+            b"cull" => {
+                let name = file_name(rest)?;
+                let dir = Path::working_directory()?;
+                self.with_cache(|cache| cache.cull(&dir, &name))
+            }
+            b"inuse" => {
+                let name = file_name(rest)?;
+                let dir = Path::working_directory()?;
+                self.with_cache(|cache| match cache.is_used(&dir, &name)? {
+                    true => Err(EBUSY),
+                    false => Ok(()),
+                })
+            }
+            b"linger" => {
+                let linger = seconds(rest)?;
+                self.change(|settings| settings.linger = linger)
+            }
+            b"timeout" => {
+                let timeout = seconds(rest)?;
+                self.change(|settings| settings.timeout = timeout)
+            }
+            b"granule" => {
+                let granule = only_number(rest)?;
+                if !granule.is_power_of_two() || !(BLOCK..=GRANULE_MAX).contains(&granule) {
+                    return Err(EINVAL);
+                }
+                self.change(|settings| settings.granule = granule)
+            }
+            b"io" => {
+                let mode = match rest {
+                    b"auto" => io::Mode::Auto,
+                    b"direct" => io::Mode::Direct,
+                    b"buffered" => io::Mode::Buffered,
+                    _ => return Err(EINVAL),
+                };
+                self.change(|settings| settings.io_mode = mode)
+            }
+            b"brun" => self.limit(rest, |limits| &mut limits.blocks.run),
+            b"bcull" => self.limit(rest, |limits| &mut limits.blocks.cull),
+            b"bstop" => self.limit(rest, |limits| &mut limits.blocks.stop),
+            b"frun" => self.limit(rest, |limits| &mut limits.files.run),
+            b"fcull" => self.limit(rest, |limits| &mut limits.files.cull),
+            b"fstop" => self.limit(rest, |limits| &mut limits.files.stop),
             b"" => Err(EINVAL),
             _ => Err(EOPNOTSUPP),
         }
+    }
+
+    fn before_bind(&self, f: impl FnOnce(&mut Setup) -> Result) -> Result {
+        let mut setup = self.setup.lock();
+        setup.not_bound()?;
+        f(&mut setup)
     }
 
     fn dir(&self, path: &[u8]) -> Result {
         if !path.starts_with(b"/") {
             return Err(EINVAL);
         }
-        let mut setup = self.setup.lock();
-        setup.not_bound()?;
-        set(&mut setup.dir, path)
+        self.before_bind(|setup| set(&mut setup.dir, path))
     }
 
-    fn tag(&self, tag: &[u8]) -> Result {
-        if tag.is_empty() {
-            return Err(EINVAL);
-        }
+    /// Changes a setting, of the cache as well if there is one.
+    fn change(&self, f: impl FnOnce(&mut Settings)) -> Result {
         let mut setup = self.setup.lock();
-        setup.not_bound()?;
-        set(&mut setup.tag, tag)
-    }
-
-    fn bind(&self, rest: &[u8]) -> Result {
-        if !rest.is_empty() {
-            return Err(EINVAL);
+        f(&mut setup.settings);
+        if let Some(bound) = &setup.cache {
+            bound.cache().set(&setup.settings);
         }
-        let mut setup = self.setup.lock();
-        setup.not_bound()?;
-        let dir = setup.dir.as_deref().ok_or(EINVAL)?;
-        let tag = setup.tag.as_deref().unwrap_or(DEFAULT_TAG);
-        let cache = self.state.as_arc_borrow().bind(dir, tag, self)?;
-        setup.cache = Some(cache);
         Ok(())
     }
 
-    fn answer(&self, id: u64, rest: &[u8], result: Result) -> Result {
-        if !rest.is_empty() {
-            return Err(EINVAL);
+    fn limit(&self, percent: &[u8], f: impl FnOnce(&mut SpaceLimits) -> &mut u8) -> Result {
+        let percent = number(percent.strip_suffix(b"%").ok_or(EINVAL)?)?;
+        match u8::try_from(percent) {
+            Ok(percent @ 0..=99) => self.before_bind(|setup| {
+                *f(&mut setup.settings.limits) = percent;
+                Ok(())
+            }),
+            _ => Err(EINVAL),
         }
-        let cache = self.cache().ok_or(EINVAL)?;
-        cache.backend().requests.answer(id, result)
+    }
+
+    fn bind(&self, rest: &[u8]) -> Result {
+        nothing(rest)?;
+        self.before_bind(|setup| {
+            let dir = setup.dir.as_deref().ok_or(EINVAL)?;
+            let tag = setup.tag.as_deref().unwrap_or(DEFAULT_TAG);
+            let SpaceLimits { blocks, files } = &setup.settings.limits;
+            if !blocks.valid() || !files.valid() {
+                pr_err!("bind: limits must be stop < cull < run < 100%\n");
+                return Err(EINVAL);
+            }
+            let cred = match setup.secctx.as_deref() {
+                None => self.cred.clone(),
+                Some(secctx) => cred::with_security_context(&self.cred, secctx)
+                    .inspect_err(|e| pr_err!("bind: secctx {secctx:?}: {e:?}\n"))?,
+            };
+            let state = self.state.as_arc_borrow();
+            setup.cache = Some(state.bind(dir, tag, &setup.settings, &cred)?);
+            Ok(())
+        })
+    }
+
+    fn unbind(&self, rest: &[u8]) -> Result {
+        nothing(rest)?;
+        let bound = {
+            let mut setup = self.setup.lock();
+            let bound = setup.cache.take().ok_or(EINVAL)?;
+            *setup = Setup::default();
+            bound
+        };
+        self.state.release(&bound, true);
+        Ok(())
     }
 }
 
@@ -212,7 +364,11 @@ impl Setup {
     }
 }
 
+/// Fills in what can be given once.
 fn set(slot: &mut Option<CString>, value: &[u8]) -> Result {
+    if value.is_empty() {
+        return Err(EINVAL);
+    }
     if slot.is_some() {
         return Err(EEXIST);
     }
@@ -227,6 +383,37 @@ fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
         .split_at_checked(word.unwrap_or(line.len()))
         .unwrap_or((line, &[]));
     (word, rest.trim_ascii())
+}
+
+/// There must be no argument.
+fn nothing(rest: &[u8]) -> Result {
+    match rest {
+        [] => Ok(()),
+        _ => Err(EINVAL),
+    }
+}
+
+/// The one argument, a number.
+fn only_number(rest: &[u8]) -> Result<u64> {
+    let (word, rest) = split_word(rest);
+    nothing(rest)?;
+    number(word)
+}
+
+fn seconds(rest: &[u8]) -> Result<u32> {
+    match only_number(rest)? {
+        seconds @ 0..=SECONDS_MAX => Ok(u32::try_from(seconds)?),
+        _ => Err(EINVAL),
+    }
+}
+
+/// The one argument, a name without a directory.
+fn file_name(rest: &[u8]) -> Result<CString> {
+    match rest {
+        b"" | b"." | b".." => Err(EINVAL),
+        name if name.contains(&b'/') => Err(EINVAL),
+        name => c_string(name),
+    }
 }
 
 /// A decimal number, or a hexadecimal one after "0x".

@@ -4,9 +4,9 @@
 //!
 //! A hit is read past the backing file's page cache into the reader's, so that nothing is cached
 //! twice. What was just filled is still in the backing file's page cache, perhaps not on disk yet,
-//! and is read from there.
+//! and is read from there; a little later it is dropped from it.
 
-use crate::{object::Object, request::Requests};
+use crate::{behind, object::Object, presence::BLOCK, request, table::Waiter};
 use fscache::backend::{queue, CacheRead};
 use kernel::{
     new_mutex,
@@ -22,14 +22,36 @@ use vfs::{log, u64_from};
 /// takes in what lies between: fetching a little twice is better than a thousand requests.
 const RUNS_MAX: usize = 8;
 
-/// Unit of requests in bytes; a block of the file system below may be smaller, not larger.
-const GRANULE: u64 = 4096;
+/// How a backing file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// From its page cache what is there, the rest past it.
+    Auto,
+    /// Always past its page cache.
+    Direct,
+    /// Always through its page cache.
+    Buffered,
+}
 
 /// Reads from `start` of the object. Does not wait for bytes that are missing. May sleep.
 pub(crate) fn read(object: Arc<Object>, start: u64, read: CacheRead) {
     let len = u64_from(read.len()).min(object.size().saturating_sub(start));
-    match missing(&object, start, len) {
-        Ok(holes) if holes.is_empty() => hit(&object, start, read),
+    let holes = missing(&object, start, len);
+    let present = matches!(&holes, Ok(holes) if holes.is_empty());
+    object.count(present);
+    trace::presence(object.name(), start, len, present);
+    match holes {
+        Ok(_) if present => hit(&object, start, read),
+        Ok(_) if object.cache.out_of_space() => {
+            if log::ratelimit() {
+                pr_warn!(
+                    "cache {:?}: file {:?}: no space is left to fetch {len} bytes at {start} into\n",
+                    object.cache.tag(),
+                    object.name()
+                );
+            }
+            read.complete(Err(ENOSPC));
+        }
         Ok(holes) => match Miss::new(object, start, read) {
             Ok(miss) => miss.begin(&holes),
             // The read was dropped, which failed it.
@@ -39,25 +61,62 @@ pub(crate) fn read(object: Arc<Object>, start: u64, read: CacheRead) {
     }
 }
 
-fn hit(object: &Object, start: u64, read: CacheRead) {
+fn hit(object: &Arc<Object>, start: u64, read: CacheRead) {
+    let file = match object.file() {
+        Ok(file) => file,
+        Err(e) => return read.complete(Err(e)),
+    };
+    let direct = match object.cache.io_mode() {
+        Mode::Auto => !file.in_page_cache(start, u64_from(read.len())),
+        Mode::Direct => true,
+        Mode::Buffered => false,
+    };
+    if !direct || !file.can_read_direct() {
+        return read_buffered(object, start, read);
+    }
+    // The device below may want an alignment that the read does not have.
+    if let Err((_, read)) = file.read_direct(start, read, queue()) {
+        read_buffered(object, start, read);
+    }
+}
+
+/// Reads through the backing file's page cache, and sees to it that nothing stays there.
+fn read_buffered(object: &Arc<Object>, start: u64, read: CacheRead) {
+    let end = start.saturating_add(u64_from(read.len()));
     match object.file() {
-        Ok(file) if file.can_read_direct() => {
-            // The device below may want an alignment that the read does not have.
-            if let Err((_, read)) = file.read_direct(start, read, queue()) {
-                file.read_buffered(start, read);
+        Ok(file) => {
+            // Noted first: once the read is over, the object may go.
+            let cache = &object.cache;
+            if cache.behind.note(object, start, end) {
+                cache.behind.start(behind::WAIT_MS);
             }
+            file.read_buffered(start, read);
         }
-        Ok(file) => file.read_buffered(start, read),
         Err(e) => read.complete(Err(e)),
     }
 }
 
 /// The missing parts of a range, widened to what is asked from the daemon.
 fn missing(object: &Object, start: u64, len: u64) -> Result<KVec<(u64, u64)>> {
+    let mut holes = holes(object, start, len)?;
+    let granule = object.cache.granule();
+    if let (Some(first), Some(last)) = (holes.first(), holes.last()) {
+        if granule > BLOCK {
+            let len = last.1.saturating_sub(first.0);
+            let (start, len) =
+                netfs_split::widen(first.0, len, granule, object.size()).ok_or(EIO)?;
+            holes = self::holes(object, start, len)?;
+        }
+    }
+    Ok(holes)
+}
+
+/// The missing parts of a range, in whole blocks.
+fn holes(object: &Object, start: u64, len: u64) -> Result<KVec<(u64, u64)>> {
     let mut holes: KVec<(u64, u64)> = KVec::new();
     object.for_each_missing(start, len, |run| {
         let (start, len) =
-            netfs_split::widen(run.start, run.len, GRANULE, object.size()).ok_or(EIO)?;
+            netfs_split::widen(run.start, run.len, BLOCK, object.size()).ok_or(EIO)?;
         let end = start.checked_add(len).ok_or(EIO)?;
         let full = holes.len() >= RUNS_MAX;
         match holes.last_mut() {
@@ -103,16 +162,14 @@ impl Miss {
     }
 
     fn begin(self: Arc<Self>, holes: &[(u64, u64)]) {
-        let requests: &Requests = &self.object.cache.requests;
-        let result = holes
-            .iter()
-            .try_for_each(|(start, end)| requests.add(&self, *start, *end));
+        let requests = &self.object.cache.requests;
+        let result = holes.iter().try_for_each(|(start, end)| {
+            if requests.add(&self, *start, *end)? {
+                requests.start(request::WATCH_MS);
+            }
+            Ok(())
+        });
         self.answered(result);
-    }
-
-    /// One more answer has to come before the read can go on.
-    pub(crate) fn expect_answer(&self) {
-        self.pending.fetch_add(1, ordering::Relaxed);
     }
 
     /// An answer came. If it was the last one, the read goes on: here, as what the daemon has just
@@ -133,9 +190,12 @@ impl Miss {
         let Some(read) = self.read.lock().take() else {
             return;
         };
-        match (self.check(read.len()), self.object.file()) {
-            (Ok(()), Ok(file)) => file.read_buffered(self.start, read),
-            (Err(e), _) | (_, Err(e)) => read.complete(Err(e)),
+        match self.check(read.len()) {
+            Ok(()) if self.object.cache.io_mode() == Mode::Direct => {
+                hit(&self.object, self.start, read)
+            }
+            Ok(()) => read_buffered(&self.object, self.start, read),
+            Err(e) => read.complete(Err(e)),
         }
     }
 
@@ -146,7 +206,7 @@ impl Miss {
             errno => return Err(Error::from_errno(errno)),
         }
         let len = u64_from(len).min(self.object.size().saturating_sub(self.start));
-        self.object.for_each_missing(self.start, len, |run| {
+        self.object.for_each_unfilled(self.start, len, |run| {
             if log::ratelimit() {
                 pr_err!(
                     "cache {:?}: file {:?}: the daemon said done, but {} bytes at {} are missing\n",
@@ -158,5 +218,11 @@ impl Miss {
             }
             Err(EIO)
         })
+    }
+}
+
+impl Waiter for Arc<Miss> {
+    fn expect_answer(&self) {
+        self.pending.fetch_add(1, ordering::Relaxed);
     }
 }

@@ -3,31 +3,50 @@
 //! Objects: one backing file each.
 
 use crate::{
+    behind::Behind,
     cache::{Cache, XATTR},
     presence::Known,
 };
 use cache_key::NameBuf;
-use kernel::{prelude::*, str::CString, sync::Arc};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    str::CString,
+    sync::{
+        atomic::{ordering, Atomic},
+        Arc, Mutex,
+    },
+};
 use netfs_split::Run;
-use vfs::{c_string, kfile::KFile, path::Path};
+use vfs::{c_string, in_use::InUse, kfile::KFile, path::Path};
 
 /// A blob in the cache.
 #[pin_data]
 pub(crate) struct Object {
     pub(crate) cache: Arc<Cache>,
+    /// Number of the object, never used again while the module lives.
+    serial: u64,
     /// Name of the backing file, which the daemon knows the blob by.
     name: CString,
     // A file that cannot be used makes an object that fails, so that the mount that asked for it
     // learns the reason.
     file: Result<KFile>,
+    /// Keeps the file from being culled.
+    #[pin]
+    in_use: Mutex<Option<InUse>>,
     size: u64,
     #[pin]
     known: Known,
+    /// What is to leave the file's page cache.
+    #[pin]
+    pub(crate) behind: Behind,
+    hits: Atomic<u64>,
+    misses: Atomic<u64>,
 }
 
 impl Object {
     /// Opens the backing file of `key` in `directory`, and checks that it is what it should be.
-    /// Called with the credentials of the daemon. May sleep.
+    /// Called with the credentials of the daemon, and with [`Cache::names`] locked. May sleep.
     pub(crate) fn open(
         cache: &Arc<Cache>,
         key: &[u8],
@@ -37,33 +56,45 @@ impl Object {
         let name = cache_key::file_name(key, &mut buf).map_err(|_| ENAMETOOLONG)?;
         let name = c_string(name)?;
         let opened = directory.and_then(|directory| open_file(cache, &directory, &name));
-        let (file, size) = match opened {
-            Ok((file, size)) => (Ok(file), size),
+        let (file, in_use, size) = match opened {
+            Ok((file, in_use, size)) => (Ok(file), Some(in_use), size),
             Err(e) => {
-                if e == ENOENT {
-                    pr_err!(
-                        "cache {:?}: there is no file {name:?}; the daemon has to prepare it\n",
-                        cache.tag()
-                    );
-                } else {
-                    pr_err!(
-                        "cache {:?}: file {name:?} cannot be used: {e:?}\n",
-                        cache.tag()
-                    );
-                }
-                (Err(e), 0)
+                log_refused(cache, &name, e);
+                (Err(e), None, 0)
             }
         };
-        Arc::pin_init(
+        let known = Known::new(size);
+        let object = Arc::pin_init(
             pin_init!(Self {
                 cache: cache.clone(),
+                serial: cache.new_id(),
                 name,
                 file,
+                in_use <- new_mutex!(in_use),
                 size,
-                known <- Known::new(),
+                known <- known,
+                behind <- Behind::new(),
+                hits: Atomic::new(0),
+                misses: Atomic::new(0),
             }),
             GFP_KERNEL,
-        )
+        )?;
+        if let Ok(file) = &object.file {
+            object.known.look(file)?;
+        }
+        Ok(object)
+    }
+
+    /// The object is not used any more: its file may go. May sleep.
+    pub(crate) fn release(&self) {
+        self.cache.behind.forget(self);
+        let in_use = self.in_use.lock().take();
+        drop(in_use);
+    }
+
+    /// Number of the object.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// Name of the backing file.
@@ -76,9 +107,28 @@ impl Object {
         self.size
     }
 
+    /// What is known to be present.
+    pub(crate) fn known(&self) -> &Known {
+        &self.known
+    }
+
     /// The backing file, or why there is none.
     pub(crate) fn file(&self) -> Result<&KFile> {
         self.file.as_ref().map_err(|e| *e)
+    }
+
+    /// Counts a read, as one that found everything or one that did not.
+    pub(crate) fn count(&self, hit: bool) {
+        let count = if hit { &self.hits } else { &self.misses };
+        count.fetch_add(1, ordering::Relaxed);
+    }
+
+    /// How many reads found everything, and how many did not.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (
+            self.hits.load(ordering::Relaxed),
+            self.misses.load(ordering::Relaxed),
+        )
     }
 
     /// See [`fscache::backend::Backend::occupancy`].
@@ -86,6 +136,17 @@ impl Object {
         let len = len.min(self.size.saturating_sub(start));
         let run = self.known.first_present(self.file()?, start, len)?;
         run.map(|run| (run.start, run.len)).ok_or(ENODATA)
+    }
+
+    /// As [`Object::for_each_missing`], for a range that should have been filled. May sleep.
+    pub(crate) fn for_each_unfilled(
+        &self,
+        start: u64,
+        len: u64,
+        missing: impl FnMut(Run) -> Result,
+    ) -> Result {
+        self.known
+            .for_each_unfilled(self.file()?, start, len, missing)
     }
 
     /// Calls `missing` for each run of the range that is not present, in order. May sleep.
@@ -100,7 +161,26 @@ impl Object {
     }
 }
 
-fn open_file(cache: &Cache, directory: &Path, name: &CStr) -> Result<(KFile, u64)> {
+fn log_refused(cache: &Cache, name: &CStr, e: Error) {
+    if e == ENOENT {
+        pr_err!(
+            "cache {:?}: there is no file {name:?}; the daemon has to prepare it\n",
+            cache.tag()
+        );
+    } else if e == EBUSY {
+        pr_err!(
+            "cache {:?}: file {name:?} is in use by another cache\n",
+            cache.tag()
+        );
+    } else if e != ESTALE {
+        pr_err!(
+            "cache {:?}: file {name:?} cannot be used: {e:?}\n",
+            cache.tag()
+        );
+    }
+}
+
+fn open_file(cache: &Cache, directory: &Path, name: &CStr) -> Result<(KFile, InUse, u64)> {
     let stale = |reason: core::fmt::Arguments<'_>| {
         pr_err!(
             "cache {:?}: file {name:?} is stale: {reason}\n",
@@ -112,7 +192,7 @@ fn open_file(cache: &Cache, directory: &Path, name: &CStr) -> Result<(KFile, u64
     if !path.is_regular() {
         return Err(stale(format_args!("it is not a regular file")));
     }
-    let file = KFile::open(&path, &cache.cred)?;
+    let file = KFile::open(&path, cache.cred())?;
     let size = file.size();
     if size == 0 {
         return Err(stale(format_args!(
@@ -133,5 +213,6 @@ fn open_file(cache: &Cache, directory: &Path, name: &CStr) -> Result<(KFile, u64
     };
     cache_key::check_file_xattr(xattr.get(..len).unwrap_or(&[]), size)
         .map_err(|e| stale(format_args!("{e}")))?;
-    Ok((file, size))
+    let in_use = file.mark_in_use()?;
+    Ok((file, in_use, size))
 }

@@ -3,36 +3,72 @@
 //! Presence: which bytes of a blob are in its backing file.
 //!
 //! What is not a hole of the file is present, and stays so: nothing takes bytes out of a file while
-//! it is in use. So the run of present bytes that was seen last is remembered, and reads within it
-//! need not ask the file system. For a blob that is complete that is every read but the first.
+//! it is in use. So whatever was seen to be present is remembered, block by block, and reads of it
+//! need not ask the file system again. A blob that is complete takes no memory and costs one test.
 //!
 //! A file system may allocate a block, which makes it data, before the bytes of a pwrite(2) are in
-//! it. That is never seen here: ext4 takes the inode's lock for the whole of a pwrite and for a
-//! seek, XFS takes it for the pwrite and for the direct read that follows the seek, and what was
-//! asked from the daemon is waited for until the daemon has answered. It is why the daemon must
-//! write whole blocks with pwrite, and neither map nor preallocate the file.
+//! it. That is never seen here: ext4, btrfs and tmpfs take the inode's lock for the whole of a
+//! pwrite and for a seek; XFS takes it for the pwrite and for the read that follows the seek; and
+//! what was asked from the daemon is waited for until the daemon has answered. It is why the
+//! daemon must write whole blocks with pwrite, and neither map nor preallocate the file.
 
-use kernel::{new_spinlock, prelude::*, sync::SpinLock};
-use netfs_split::{Presence, Run, Runs};
-use vfs::kfile::KFile;
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    rbtree::{RBTree, RBTreeNode},
+    sync::{
+        atomic::{ordering, Atomic},
+        SpinLock,
+    },
+};
+use netfs_split::{BlockSet, Presence, Run, Runs};
+use vfs::{kfile::KFile, u64_from};
 
-/// What is known to be present.
+/// Unit of what is remembered, in bytes: what requests are made of, and daemons write.
+pub(crate) const BLOCK: u64 = 4096;
+
+/// Blocks of a leaf of the map: 16 MiB of the blob.
+const LEAF: u64 = BlockSet::BLOCKS as u64;
+
+/// Leaves that one answer of the file system fills at most, so that a huge file costs a seek for
+/// each GiB rather than a long time under a lock for the first one.
+const LEAVES_AT_ONCE: u64 = 64;
+
+/// What is known to be present of one file.
 #[pin_data]
 pub(crate) struct Known {
-    /// Start and end of a run of present bytes.
+    /// Size of the file in bytes.
+    size: u64,
+    /// Set once the whole file is known to be present.
+    complete: Atomic<bool>,
     #[pin]
-    run: SpinLock<(u64, u64)>,
+    map: SpinLock<Map>,
+    /// Questions that the file system was asked.
+    seeks: Atomic<u64>,
 }
 
 impl Known {
-    /// Nothing is known.
-    pub(crate) fn new() -> impl PinInit<Self> {
+    /// Nothing is known of a file of `size` bytes.
+    pub(crate) fn new(size: u64) -> impl PinInit<Self> {
         pin_init!(Self {
-            run <- new_spinlock!((0, 0)),
+            size,
+            complete: Atomic::new(false),
+            map <- new_spinlock!(Map::new()),
+            seeks: Atomic::new(0),
         })
     }
 
-    /// Calls `missing` for each run of the range that is not present in `file`, in order. May sleep.
+    /// Looks whether the file is complete, for which two questions are enough. May sleep.
+    pub(crate) fn look(&self, file: &KFile) -> Result {
+        let holes = Holes { file, known: self };
+        if self.size > 0 && holes.next_data(0)? == Some(0) && file.seek_hole(0)? >= self.size {
+            self.set_complete();
+        }
+        Ok(())
+    }
+
+    /// Calls `missing` for each run of the range that is not present in `file`, in order. The range
+    /// must end before the file does. May sleep.
     pub(crate) fn for_each_missing(
         &self,
         file: &KFile,
@@ -40,42 +76,218 @@ impl Known {
         len: u64,
         mut missing: impl FnMut(Run) -> Result,
     ) -> Result {
-        if self.covers(start, len) {
-            return Ok(());
+        self.for_each_run(file, start, len, |run| match run.present {
+            true => Ok(()),
+            false => missing(run),
+        })
+    }
+
+    /// As [`Known::for_each_missing`], for a range that should have been filled: one question is
+    /// enough if it was. May sleep.
+    pub(crate) fn for_each_unfilled(
+        &self,
+        file: &KFile,
+        start: u64,
+        len: u64,
+        missing: impl FnMut(Run) -> Result,
+    ) -> Result {
+        if self.known(start, start.saturating_add(len)) != (true, start.saturating_add(len)) {
+            // What is found to be present is noted.
+            Holes { file, known: self }.next_hole(start)?;
         }
-        for run in Runs::new(&Holes { file, known: self }, start, len) {
-            let run = run?;
-            if !run.present {
-                missing(run)?;
+        self.for_each_missing(file, start, len, missing)
+    }
+
+    /// The first run of the range that is present in `file`, as long as it can be. May sleep.
+    pub(crate) fn first_present(&self, file: &KFile, start: u64, len: u64) -> Result<Option<Run>> {
+        let mut first: Option<Run> = None;
+        let mut over = false;
+        self.for_each_run(file, start, len, |run| {
+            match &mut first {
+                _ if over => {}
+                Some(first) if run.present => first.len = first.len.saturating_add(run.len),
+                Some(_) => over = true,
+                None if run.present => first = Some(run),
+                None => {}
             }
+            Ok(())
+        })?;
+        Ok(first)
+    }
+
+    /// Whether the whole file is known to be present.
+    pub(crate) fn complete(&self) -> bool {
+        self.complete.load(ordering::Relaxed)
+    }
+
+    /// How many blocks are known to be present; a last one that is shorter counts.
+    pub(crate) fn blocks(&self) -> u64 {
+        match self.complete() {
+            true => self.size.div_ceil(BLOCK),
+            false => self.map.lock().blocks,
+        }
+    }
+
+    /// How often the file system was asked.
+    pub(crate) fn seeks(&self) -> u64 {
+        self.seeks.load(ordering::Relaxed)
+    }
+
+    /// Runs of present and missing bytes: from memory what is known, from the file the rest.
+    fn for_each_run(
+        &self,
+        file: &KFile,
+        start: u64,
+        len: u64,
+        mut each: impl FnMut(Run) -> Result,
+    ) -> Result {
+        let end = start.saturating_add(len);
+        let mut at = start;
+        while at < end {
+            let (known, to) = self.known(at, end);
+            let len = to.saturating_sub(at);
+            if known {
+                each(Run {
+                    start: at,
+                    len,
+                    present: true,
+                })?;
+            } else {
+                for run in Runs::new(&Holes { file, known: self }, at, len) {
+                    each(run?)?;
+                }
+            }
+            at = to;
         }
         Ok(())
     }
 
-    /// The first run of the range that is present in `file`. May sleep.
-    pub(crate) fn first_present(&self, file: &KFile, start: u64, len: u64) -> Result<Option<Run>> {
-        for run in Runs::new(&Holes { file, known: self }, start, len) {
-            let run = run?;
-            if run.present {
-                return Ok(Some(run));
-            }
+    /// Whether the byte at `at` is known to be present, and up to where the same is true, at most
+    /// `end`.
+    fn known(&self, at: u64, end: u64) -> (bool, u64) {
+        if self.complete() {
+            return (true, end);
         }
-        Ok(None)
-    }
-
-    fn covers(&self, start: u64, len: u64) -> bool {
-        let (from, to) = *self.run.lock();
-        from <= start && start.checked_add(len).is_some_and(|end| end <= to)
+        let (known, to) = self.map.lock().run(at / BLOCK, end.div_ceil(BLOCK));
+        (known, to.saturating_mul(BLOCK).min(end))
     }
 
     /// The bytes from `start` to `end` are present.
     fn note(&self, start: u64, end: u64) {
-        let mut run = self.run.lock();
-        // Runs that touch are one; of two that do not, the newer one is more likely to be asked for.
-        if start <= run.1 && run.0 <= end {
-            *run = (run.0.min(start), run.1.max(end));
-        } else {
-            *run = (start, end);
+        let blocks = self.size.div_ceil(BLOCK);
+        let from = start.div_ceil(BLOCK);
+        // The last block of the file may be shorter than the others.
+        let to = match end >= self.size {
+            true => blocks,
+            false => end / BLOCK,
+        };
+        let mut map = self.map.lock();
+        map.insert(from, to);
+        let complete = map.blocks == blocks;
+        drop(map);
+        if complete {
+            self.set_complete();
+        }
+    }
+
+    fn set_complete(&self) {
+        self.complete.store(true, ordering::Relaxed);
+        let map = core::mem::replace(&mut *self.map.lock(), Map::new());
+        drop(map);
+    }
+}
+
+/// A set of blocks of a file of any size, in leaves of [`LEAF`] blocks.
+struct Map {
+    leaves: RBTree<u64, Leaf>,
+    /// How many blocks are in the set.
+    blocks: u64,
+}
+
+enum Leaf {
+    /// All of its blocks.
+    Full,
+    /// Some of its blocks.
+    Part(KBox<BlockSet>),
+}
+
+impl Map {
+    fn new() -> Self {
+        Self {
+            leaves: RBTree::new(),
+            blocks: 0,
+        }
+    }
+
+    /// Whether the block `at` is in the set, and the first block up to `end` of which the opposite
+    /// is true, or else `end`.
+    fn run(&self, at: u64, end: u64) -> (bool, u64) {
+        let (contained, mut to) = self.run_in_leaf(at);
+        while to < end {
+            match self.run_in_leaf(to) {
+                (same, next) if same == contained => to = next,
+                _ => break,
+            }
+        }
+        (contained, to.min(end))
+    }
+
+    /// The run that `at` is in, up to the end of its leaf.
+    fn run_in_leaf(&self, at: u64) -> (bool, u64) {
+        let first = at / LEAF * LEAF;
+        match self.leaves.get(&(at / LEAF)) {
+            Some(Leaf::Part(set)) => {
+                let (contained, to) = set.run(usize::try_from(at % LEAF).unwrap_or(0));
+                (contained, first.saturating_add(u64_from(to)))
+            }
+            leaf => (leaf.is_some(), first.saturating_add(LEAF)),
+        }
+    }
+
+    /// Adds the blocks `from..to`, or fewer of them: what there is no memory for is forgotten, and
+    /// asked for again.
+    fn insert(&mut self, from: u64, to: u64) {
+        let last = (from / LEAF).saturating_add(LEAVES_AT_ONCE);
+        let mut at = from;
+        while at < to && at / LEAF <= last {
+            let first = at / LEAF * LEAF;
+            let leaf_end = first.saturating_add(LEAF);
+            let end = to.min(leaf_end);
+            let inside = |block: u64| usize::try_from(block.saturating_sub(first)).unwrap_or(0);
+            match self.insert_in_leaf(at / LEAF, inside(at), inside(end)) {
+                Some(added) => self.blocks = self.blocks.saturating_add(u64_from(added)),
+                None => return,
+            }
+            at = end;
+        }
+    }
+
+    /// Adds blocks of one leaf and returns how many are new; none when there is no memory.
+    fn insert_in_leaf(&mut self, index: u64, from: usize, to: usize) -> Option<usize> {
+        match self.leaves.get_mut(&index) {
+            Some(Leaf::Full) => Some(0),
+            Some(leaf @ Leaf::Part(_)) => {
+                let Leaf::Part(set) = leaf else { return None };
+                let added = set.insert(from, to);
+                if set.run(0) == (true, BlockSet::BLOCKS) {
+                    *leaf = Leaf::Full;
+                }
+                Some(added)
+            }
+            None => {
+                // Under a spin lock, and not worth the last reserves.
+                let leaf = match (from, to) {
+                    (0, BlockSet::BLOCKS) => Leaf::Full,
+                    _ => {
+                        let mut set = KBox::new(BlockSet::new(), GFP_NOWAIT).ok()?;
+                        set.insert(from, to);
+                        Leaf::Part(set)
+                    }
+                };
+                let node = RBTreeNode::new(index, leaf, GFP_NOWAIT).ok()?;
+                self.leaves.insert(node);
+                to.checked_sub(from)
+            }
         }
     }
 }
@@ -90,10 +302,12 @@ impl Presence for Holes<'_> {
     type Error = Error;
 
     fn next_data(&self, pos: u64) -> Result<Option<u64>> {
+        self.known.seeks.fetch_add(1, ordering::Relaxed);
         self.file.seek_data(pos)
     }
 
     fn next_hole(&self, pos: u64) -> Result<u64> {
+        self.known.seeks.fetch_add(1, ordering::Relaxed);
         match self.file.seek_hole(pos) {
             Ok(hole) => {
                 // There is data from here to the hole, unless the hole is here.
@@ -106,5 +320,60 @@ impl Presence for Holes<'_> {
             Err(e) if e == ENXIO => Ok(pos),
             Err(e) => Err(e),
         }
+    }
+}
+
+#[kunit_tests(cachefiles_demand_presence)]
+mod tests {
+    use super::*;
+
+    /// Every block of a small range against the answers, and the answers against each other.
+    fn contains(map: &Map, block: u64) -> bool {
+        map.run(block, block + 1).0
+    }
+
+    #[test]
+    fn an_empty_map_knows_nothing() {
+        let map = Map::new();
+        assert_eq!(map.blocks, 0);
+        assert_eq!(map.run(0, u64::MAX), (false, u64::MAX));
+    }
+
+    #[test]
+    fn runs_cross_leaves() {
+        let mut map = Map::new();
+        map.insert(LEAF - 2, 2 * LEAF + 3);
+        assert_eq!(map.blocks, LEAF + 5);
+        assert_eq!(map.run(LEAF - 2, u64::MAX), (true, 2 * LEAF + 3));
+        assert_eq!(map.run(0, u64::MAX), (false, LEAF - 2));
+        assert_eq!(map.run(2 * LEAF + 3, 3 * LEAF), (false, 3 * LEAF));
+    }
+
+    #[test]
+    fn blocks_are_counted_once() {
+        let mut map = Map::new();
+        map.insert(10, 20);
+        map.insert(15, 25);
+        map.insert(10, 25);
+        assert_eq!(map.blocks, 15);
+        assert!(contains(&map, 10) && contains(&map, 24));
+        assert!(!contains(&map, 9) && !contains(&map, 25));
+    }
+
+    #[test]
+    fn a_leaf_that_fills_up_takes_no_memory() {
+        let mut map = Map::new();
+        map.insert(0, LEAF - 1);
+        assert!(matches!(map.leaves.get(&0), Some(Leaf::Part(_))));
+        map.insert(LEAF - 1, LEAF);
+        assert!(matches!(map.leaves.get(&0), Some(Leaf::Full)));
+        assert_eq!(map.blocks, LEAF);
+    }
+
+    #[test]
+    fn a_huge_run_is_taken_in_parts() {
+        let mut map = Map::new();
+        map.insert(1, u64::MAX);
+        assert_eq!(map.run(1, u64::MAX), (true, (LEAVES_AT_ONCE + 1) * LEAF));
     }
 }

@@ -25,8 +25,10 @@
     clippy::unwrap_used
 )]
 
+mod block_set;
 mod runs;
 mod slices;
 
+pub use block_set::BlockSet;
 pub use runs::{widen, Presence, Run, Runs};
 pub use slices::{next_slice, File, Map, Slice, Slices, Source, SplitError, SplitResult};

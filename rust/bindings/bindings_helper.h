@@ -3,6 +3,8 @@
  * Headers whose declarations kernel::bindings lacks or holds as opaque types.
  * Kbuild runs bindgen over this file; see the allowlist there.
  */
+#include <linux/debugfs.h>
+#include <linux/fadvise.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/fscache-cache.h>
@@ -17,13 +19,16 @@
 #include <trace/events/fscache.h>
 #include "../helpers/helpers.h"
 #include "../../include/uapi/linux/cachefiles_demand.h"
+#include "../trace/events.h"
 
-/* Constants that C hides behind casts, which bindgen cannot see through. */
+/* Constants that kernel::bindings lacks, or that bindgen cannot see behind C's casts. */
 const unsigned int VFS_CONST_SB_RDONLY = SB_RDONLY;
 const int VFS_CONST_IOCB_DIRECT = IOCB_DIRECT;
 const int VFS_CONST_IOCB_DONTCACHE = IOCB_DONTCACHE;
 const fmode_t VFS_CONST_FMODE_CAN_ODIRECT = FMODE_CAN_ODIRECT;
+const int VFS_CONST_POSIX_FADV_DONTNEED = POSIX_FADV_DONTNEED;
 const unsigned int VFS_CONST_LOOKUP_FOLLOW = LOOKUP_FOLLOW;
 const unsigned int VFS_CONST_LOOKUP_DIRECTORY = LOOKUP_DIRECTORY;
 const unsigned int VFS_CONST_LOOKUP_NO_SYMLINKS = LOOKUP_NO_SYMLINKS;
 const __poll_t VFS_CONST_EPOLLIN = EPOLLIN | EPOLLRDNORM;
+const __poll_t VFS_CONST_EPOLLOUT = EPOLLOUT | EPOLLWRNORM;

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The client side: volumes, cookies, reads.
+//! The client side: volumes and cookies, and reads of what the cookies name.
 //!
 //! C header: [`include/linux/fscache.h`](srctree/include/linux/fscache.h)
 
-use core::{mem::MaybeUninit, ptr, ptr::NonNull};
+use core::{ptr, ptr::NonNull};
 use kernel::{
     error::from_err_ptr,
-    ffi,
     prelude::*,
     str::CString,
     sync::{rcu, Arc},
 };
-use vfs::{bindings, iomap::FolioRead};
+use vfs::{bindings, iomap::FolioRead, u64_from};
+
+mod read;
 
 /// A volume: a name space of cookies in one cache.
 ///
@@ -149,8 +150,7 @@ impl Cookie {
     pub fn size(&self) -> Result<u64> {
         let operation = Operation::begin(self)?;
         operation.probe()?;
-        // SAFETY: The cookie is valid. The backend set the size during the lookup, which is over.
-        u64::try_from(unsafe { (*self.cookie.as_ptr()).object_size }).map_err(|_| EIO)
+        operation.size()
     }
 
     /// Fails the reads that wait for bytes which are not in the cache. For somebody who knows that
@@ -170,12 +170,11 @@ impl Cookie {
 
     /// Reads bytes from `start` of the object into the folios. May sleep, but does not wait for
     /// bytes that are not in the cache.
+    ///
+    /// Bytes that are missing delay only the folios that they belong to. Each folio is completed
+    /// once; with [`EIO`] when the object is in no cache any more.
     pub fn read(&self, start: u64, folios: FolioRead) {
-        match Operation::begin(self).and_then(|operation| Read::new(operation, folios)) {
-            Ok(read) => read.submit(start),
-            // The folios were dropped, which failed the read.
-            Err(_) => {}
-        }
+        read::read(self, start, folios);
     }
 }
 
@@ -189,12 +188,15 @@ impl Drop for Cookie {
     }
 }
 
-/// An operation on an object, which keeps the object in the cache.
+/// An operation on an object, which keeps the object in the cache. Dropping it ends it.
 ///
 /// # Invariants
 ///
-/// The resources were set up by `fscache_begin_read_operation`, and `ops` is not null.
-struct Operation(bindings::netfs_cache_resources);
+/// The resources were set up by `fscache_begin_read_operation`, and `ops` is not null. Nothing but
+/// the end of the operation, and a read that has it to itself, changes them.
+struct Operation {
+    resources: bindings::netfs_cache_resources,
+}
 
 impl Operation {
     fn begin(cookie: &Cookie) -> Result<Self> {
@@ -210,101 +212,59 @@ impl Operation {
             return Err(ENOBUFS);
         }
         // INVARIANT: As checked.
-        Ok(Self(resources))
+        Ok(Self { resources })
     }
 
     /// Asks the backend about the object, for the error that it answers with.
     fn probe(&self) -> Result {
-        // SAFETY: By the invariants.
-        let Some(query) = (unsafe { (*self.0.ops).query_occupancy }) else {
-            return Ok(());
-        };
-        let (mut start, mut len) = (0, 0);
-        let mut resources = self.0;
-        // SAFETY: The resources are those of an operation that has begun.
-        let result = unsafe { query(&mut resources, 0, 1, 1, &mut start, &mut len) };
-        match result {
-            // Nothing is there yet, which is what a new object looks like.
-            e if e == ENODATA.to_errno() => Ok(()),
-            e if e < 0 => Err(Error::from_errno(e)),
-            _ => Ok(()),
+        match self.occupancy(0, 1) {
+            // Nothing is there yet, which is what a new object looks like; or nobody answers.
+            Err(e) if e == ENODATA || e == EOPNOTSUPP => Ok(()),
+            result => result.map(drop),
         }
+    }
+
+    /// Where the first bytes are that are present, of the `len` from `start` on, and how many.
+    ///
+    /// [`ENODATA`] when none are, [`EOPNOTSUPP`] when the backend does not tell; else the reason
+    /// why the object cannot be used. May sleep.
+    fn occupancy(&self, start: u64, len: u64) -> Result<(u64, u64)> {
+        // SAFETY: By the invariants.
+        let query = unsafe { (*self.resources.ops).query_occupancy }.ok_or(EOPNOTSUPP)?;
+        let (mut data_start, mut data_len) = (0, 0);
+        let mut resources = self.resources;
+        // SAFETY: The resources are those of an operation that has begun.
+        let result = unsafe {
+            query(
+                &mut resources,
+                i64::try_from(start)?,
+                usize::try_from(len)?,
+                1,
+                &mut data_start,
+                &mut data_len,
+            )
+        };
+        if result < 0 {
+            return Err(Error::from_errno(result));
+        }
+        Ok((u64::try_from(data_start)?, u64_from(data_len)))
+    }
+
+    /// Size of the object in bytes.
+    fn size(&self) -> Result<u64> {
+        // SAFETY: The cookie is valid for as long as the operation is. The backend set the size
+        // during the lookup, which is over.
+        let size = unsafe {
+            let cookie = self.resources.cache_priv.cast::<bindings::fscache_cookie>();
+            (*cookie).object_size
+        };
+        u64::try_from(size).map_err(|_| EIO)
     }
 }
 
 impl Drop for Operation {
     fn drop(&mut self) {
         // SAFETY: By the invariants; an operation is ended once.
-        unsafe { bindings::vfs_helper_fscache_end_operation(&mut self.0) };
-    }
-}
-
-/// A read that the backend works on.
-struct Read {
-    operation: Operation,
-    folios: FolioRead,
-    iter: MaybeUninit<bindings::iov_iter>,
-}
-
-impl Read {
-    fn new(operation: Operation, folios: FolioRead) -> Result<KBox<Self>> {
-        let mut read = KBox::new(
-            Self {
-                operation,
-                folios,
-                iter: MaybeUninit::zeroed(),
-            },
-            GFP_KERNEL,
-        )?;
-        let segments = read.folios.segments();
-        let (first, count, len) = (segments.as_ptr(), segments.len(), read.folios.len());
-        // SAFETY: The segments live in the box, and longer than the iterator, which lives there too.
-        unsafe {
-            bindings::iov_iter_bvec(
-                read.iter.as_mut_ptr(),
-                bindings::ITER_DEST,
-                first,
-                count,
-                len,
-            )
-        };
-        Ok(read)
-    }
-
-    fn submit(self: KBox<Self>, start: u64) {
-        let Ok(start) = i64::try_from(start) else {
-            return;
-        };
-        // SAFETY: By the invariants of `Operation`.
-        let Some(read) = (unsafe { (*self.operation.0.ops).read }) else {
-            return;
-        };
-        let this = KBox::into_raw(self);
-        // SAFETY: Ownership of the box goes to `done`, which is called once in any case. Resources
-        // and iterator are in the box, and so live until then.
-        unsafe {
-            read(
-                &raw mut (*this).operation.0,
-                start,
-                (*this).iter.as_mut_ptr(),
-                bindings::netfs_read_from_hole_NETFS_READ_HOLE_FAIL,
-                Some(Self::done),
-                this.cast(),
-            );
-        }
-    }
-
-    /// # Safety
-    ///
-    /// `this` must be the box given to the read, and this must be called once.
-    unsafe extern "C" fn done(this: *mut ffi::c_void, result: isize) {
-        // SAFETY: By the safety requirement.
-        let this = KBox::into_inner(unsafe { KBox::from_raw(this.cast::<Self>()) });
-        let result = usize::try_from(result)
-            .map_err(|_| Error::from_errno(i32::try_from(result).unwrap_or(-5)));
-        // The object is let go first: once the folios are unlocked, the file system may be
-        // unmounted.
-        drop(this.operation);
-        this.folios.complete(result);
+        unsafe { bindings::vfs_helper_fscache_end_operation(&mut self.resources) };
     }
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <linux/fs.h>
+#include <linux/fs_struct.h>
 #include <linux/kdev_t.h>
 #include <linux/lockdep.h>
 #include <linux/module.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
+#include <linux/sched.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/uio.h>
@@ -104,9 +106,33 @@ u64 vfs_helper_huge_encode_dev(dev_t dev)
 	return huge_encode_dev(dev);
 }
 
+void vfs_helper_inode_lock(struct inode *inode)
+{
+	inode_lock(inode);
+}
+
+void vfs_helper_inode_unlock(struct inode *inode)
+{
+	inode_unlock(inode);
+}
+
+/* False for a task that has given up its working directory, as it exits. */
+bool vfs_helper_get_pwd(struct path *pwd)
+{
+	if (!current->fs)
+		return false;
+	get_fs_pwd(current->fs, pwd);
+	return true;
+}
+
 void vfs_helper_end_creating(struct dentry *child)
 {
 	end_creating(child);
+}
+
+void vfs_helper_end_removing(struct dentry *child)
+{
+	end_removing(child);
 }
 
 void vfs_helper_seq_show_option(struct seq_file *m, const char *name,

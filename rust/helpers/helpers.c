@@ -9,3 +9,4 @@
 #include "fs.c"
 #include "fscache.c"
 #include "pagemap.c"
+#include "workqueue.c"

@@ -9,6 +9,7 @@
 #include <linux/fs.h>
 #include <linux/fscache-cache.h>
 #include <linux/seq_file.h>
+#include <linux/workqueue.h>
 
 /* linux/cred.h */
 const struct cred *vfs_helper_override_creds(const struct cred *cred);
@@ -36,9 +37,15 @@ void vfs_helper_init_kiocb(struct kiocb *iocb, struct file *file, loff_t pos,
 			   int flags);
 struct mnt_idmap *vfs_helper_nop_mnt_idmap(void);
 u64 vfs_helper_huge_encode_dev(dev_t dev);
+void vfs_helper_inode_lock(struct inode *inode);
+void vfs_helper_inode_unlock(struct inode *inode);
+
+/* linux/fs_struct.h */
+bool vfs_helper_get_pwd(struct path *pwd);
 
 /* linux/namei.h */
 void vfs_helper_end_creating(struct dentry *child);
+void vfs_helper_end_removing(struct dentry *child);
 
 /* linux/pagemap.h, linux/highmem.h */
 size_t vfs_helper_folio_size(const struct folio *folio);
@@ -76,6 +83,12 @@ void vfs_helper_seq_show_option(struct seq_file *m, const char *name,
 /* linux/uio.h */
 size_t vfs_helper_iov_iter_count(const struct iov_iter *iter);
 void vfs_helper_iov_iter_truncate(struct iov_iter *iter, u64 count);
+
+/* linux/workqueue.h */
+void vfs_helper_init_delayed_work(struct delayed_work *work, work_func_t func);
+void vfs_helper_hurry_delayed_work(struct workqueue_struct *queue,
+				   struct delayed_work *work,
+				   unsigned long delay);
 
 /* linux/module.h */
 bool vfs_helper_try_module_get(struct module *module);

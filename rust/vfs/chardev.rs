@@ -16,10 +16,20 @@ use kernel::{
     fs::File,
     module::this_module,
     prelude::*,
+    seq_file::SeqFile,
     sync::{poll::PollTable, Arc},
     types::Opaque,
     uaccess::{UserPtr, UserSlice, UserSliceReader, UserSliceWriter},
 };
+
+/// What poll(2) tells of a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// A read would return data now: `EPOLLIN | EPOLLRDNORM`.
+    pub readable: bool,
+    /// `EPOLLOUT | EPOLLWRNORM`, whatever the device means by it.
+    pub writable: bool,
+}
 
 /// One open of a device.
 #[vtable]
@@ -39,8 +49,12 @@ pub trait Device: Sized + Send + Sync + 'static {
     /// write(2): takes all of `data`. May sleep.
     fn write(&self, data: UserSliceReader) -> Result;
 
-    /// poll(2): registers for wake-ups and tells whether a read would return data now.
-    fn poll(&self, file: &File, table: PollTable<'_>) -> bool;
+    /// poll(2): registers for wake-ups and tells what is possible now. May sleep.
+    fn poll(&self, file: &File, table: PollTable<'_>) -> Events;
+
+    /// Adds lines of the form `name:<tab>value` to `/proc/<pid>/fdinfo/<fd>`. May be called by any
+    /// task that may look at the one that has the device open. May sleep.
+    fn show_fdinfo(&self, m: &SeqFile);
 
     /// The last descriptor was closed. May sleep.
     fn release(&self);
@@ -108,6 +122,7 @@ impl<T: Device> Table<T> {
         read: Some(Self::read),
         write: Some(Self::write),
         poll: Some(Self::poll),
+        show_fdinfo: Some(Self::show_fdinfo),
         release: Some(Self::release),
         ..pin_init::zeroed()
     };
@@ -206,10 +221,19 @@ impl<T: Device> Table<T> {
                 PollTable::from_raw(table),
             )
         };
-        match device.poll(file, table) {
-            true => bindings::VFS_CONST_EPOLLIN,
-            false => 0,
-        }
+        let Events { readable, writable } = device.poll(file, table);
+        let bit = |set, bit| if set { bit } else { 0 };
+        bit(readable, bindings::VFS_CONST_EPOLLIN) | bit(writable, bindings::VFS_CONST_EPOLLOUT)
+    }
+
+    /// # Safety
+    ///
+    /// Only for `file_operations::show_fdinfo`: `file` is open, `m` is the caller's.
+    unsafe extern "C" fn show_fdinfo(m: *mut bindings::seq_file, file: *mut bindings::file) {
+        // SAFETY: The VFS calls this between open and release, with a seq file that only this task
+        // uses until it returns.
+        let (device, m) = unsafe { (Self::device(file), SeqFile::from_raw(m)) };
+        device.show_fdinfo(m);
     }
 }
 

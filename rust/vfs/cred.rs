@@ -3,13 +3,15 @@
 //! Acting with somebody else's credentials for the length of a scope.
 //!
 //! A cache opens its backing files from work items, which have the kernel's own credentials; what
-//! it may do there is what the daemon that bound the cache may do.
+//! it may do there is what the daemon that bound the cache may do, perhaps under another label of
+//! the security module.
 //!
-//! C header: [`include/linux/cred.h`](srctree/include/linux/cred.h)
+//! C headers: [`include/linux/cred.h`](srctree/include/linux/cred.h),
+//! [`include/linux/security.h`](srctree/include/linux/security.h)
 
 use crate::bindings;
-use core::marker::PhantomData;
-use kernel::{cred::Credential, sync::aref::ARef};
+use core::{marker::PhantomData, ptr::NonNull};
+use kernel::{cred::Credential, error::to_result, prelude::*, sync::aref::ARef};
 
 /// The current task acts with other credentials until this is dropped.
 ///
@@ -45,4 +47,42 @@ impl Drop for Override {
         // nest because the guards are dropped in reverse order of their making.
         unsafe { bindings::vfs_helper_revert_creds(self.old) };
     }
+}
+
+/// A copy of `cred` that acts under the security context `secctx`, a label that the security module
+/// in force understands. May sleep.
+///
+/// [`EOPNOTSUPP`] when no security module takes labels, or the one that does cannot act under
+/// another one; [`EINVAL`] or [`ENOENT`] for a label that it does not know; [`EACCES`] or [`EPERM`]
+/// when the current task may not choose it.
+pub fn with_security_context(cred: &ARef<Credential>, secctx: &CStr) -> Result<ARef<Credential>> {
+    let label = secctx.to_bytes();
+    let mut secid = 0;
+    // SAFETY: The label is as long as said, and `secid` has room for the answer.
+    to_result(unsafe {
+        bindings::security_secctx_to_secid(
+            label.as_ptr().cast(),
+            u32::try_from(label.len())?,
+            &mut secid,
+        )
+    })?;
+    // Nobody has answered; no module gives the number zero to a label.
+    if secid == 0 {
+        return Err(EOPNOTSUPP);
+    }
+    let copy = {
+        let _as_cred = Override::new(cred);
+        // SAFETY: What the task acts with now is what is copied.
+        unsafe { bindings::prepare_creds() }
+    };
+    let copy = NonNull::new(copy).ok_or(ENOMEM)?;
+    // SAFETY: The copy came with a reference, which is ours.
+    let new = unsafe { ARef::from_raw(copy.cast::<Credential>()) };
+    // SAFETY: Nobody else has the copy yet, so that it may be changed.
+    to_result(unsafe { bindings::set_security_override(copy.as_ptr(), secid) })?;
+    // A module without this hook lets the call pass and changes nothing.
+    if new.get_secid() != secid {
+        return Err(EOPNOTSUPP);
+    }
+    Ok(new)
 }

@@ -13,20 +13,17 @@
 //!
 //! C header: [`include/linux/iomap.h`](srctree/include/linux/iomap.h)
 
-use crate::{bindings, fs::FileSystem, inode::INode, sync::Completion, u64_from};
+use crate::{bindings, fs::FileSystem, inode::INode, u64_from};
 use core::{
     marker::PhantomData,
     ptr::{self, NonNull},
 };
-use kernel::{
-    error::from_result,
-    ffi,
-    prelude::*,
-    sync::{
-        atomic::{ordering, Atomic},
-        Arc,
-    },
-};
+use kernel::{error::from_result, ffi, prelude::*, sync::Arc};
+
+mod folio_read;
+
+use folio_read::Waiter;
+pub use folio_read::{FolioRead, FolioSpan};
 
 /// What lies at a position of a file.
 pub enum Mapping {
@@ -64,153 +61,6 @@ pub trait Operations: Sized + 'static {
     /// Fetches the bytes from `start` of the device for `read`, now or later. May sleep, but
     /// should not wait for the bytes.
     fn read(inode: &INode<Self::FileSystem>, device: usize, start: u64, read: FolioRead);
-}
-
-/// A part of a locked folio that is being read.
-struct Part {
-    folio: NonNull<bindings::folio>,
-    offset: usize,
-    len: usize,
-}
-
-/// A read of parts of folios that are neighbours, from one contiguous range of a device.
-///
-/// Must be completed; dropping it fails the read with [`EIO`].
-pub struct FolioRead {
-    parts: KVec<Part>,
-    segments: KVec<bindings::bio_vec>,
-    len: usize,
-    // Bytes that must come; the rest lies behind the end of the file and is zeroed.
-    wanted: usize,
-    waiter: Option<Arc<Waiter>>,
-}
-
-// SAFETY: The folios are locked for this read, and whoever owns it may fill and unlock them.
-unsafe impl Send for FolioRead {}
-
-impl FolioRead {
-    /// Length of the whole read in bytes, a multiple of the block size.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there is nothing to read.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// How many bytes from the start must be read. What is behind them is past the end of the file:
-    /// it may be read or not, and is zeroed.
-    pub fn wanted(&self) -> usize {
-        self.wanted
-    }
-
-    /// The memory to fill, valid until the read is completed.
-    #[doc(hidden)]
-    pub fn segments(&self) -> &[bindings::bio_vec] {
-        &self.segments
-    }
-
-    /// Ends the read: `Ok(n)` when the first `n` bytes are there. Too few are an [`EIO`].
-    ///
-    /// May be called from interrupt context when the result is good; a failure is reported to
-    /// observers of the file system, which needs process context.
-    pub fn complete(mut self, result: Result<usize>) {
-        self.finish(result);
-    }
-
-    fn finish(&mut self, result: Result<usize>) {
-        let result = result.and_then(|n| if n < self.wanted { Err(EIO) } else { Ok(()) });
-        let errno = super::to_errno(result);
-        let waiter = self.waiter.take();
-        if let Some(waiter) = &waiter {
-            // Before the folios are unlocked, so that the one who waits finds it.
-            waiter.note(errno);
-        }
-        let mut at = 0usize;
-        for part in &self.parts {
-            let end = at.saturating_add(part.len);
-            let good = self.wanted.clamp(at, end) - at;
-            // SAFETY: The folio is locked for this read, and the part lies within it.
-            unsafe {
-                if errno == 0 && good < part.len {
-                    bindings::vfs_helper_folio_zero_range(
-                        part.folio.as_ptr(),
-                        part.offset + good,
-                        part.len - good,
-                    );
-                }
-                bindings::iomap_finish_folio_read(
-                    part.folio.as_ptr(),
-                    part.offset,
-                    part.len,
-                    errno,
-                );
-            }
-            at = end;
-        }
-        self.parts.clear();
-        if let Some(waiter) = waiter {
-            waiter.put();
-        }
-    }
-}
-
-impl Drop for FolioRead {
-    fn drop(&mut self) {
-        if !self.parts.is_empty() || self.waiter.is_some() {
-            self.finish(Err(EIO));
-        }
-    }
-}
-
-/// Somebody who waits for the reads of one folio.
-#[pin_data]
-struct Waiter {
-    #[pin]
-    done: Completion,
-    // Reads under way, and one for the submission itself.
-    pending: Atomic<i32>,
-    // The first error, or zero.
-    errno: Atomic<i32>,
-}
-
-impl Waiter {
-    fn new() -> Result<Arc<Self>> {
-        Arc::pin_init(
-            pin_init!(Self {
-                done <- Completion::new(),
-                pending: Atomic::new(1),
-                errno: Atomic::new(0),
-            }),
-            GFP_KERNEL,
-        )
-    }
-
-    fn get(&self) {
-        self.pending.fetch_add(1, ordering::Relaxed);
-    }
-
-    fn put(&self) {
-        if self.pending.fetch_sub(1, ordering::Full) == 1 {
-            self.done.complete_all();
-        }
-    }
-
-    fn note(&self, errno: i32) {
-        if errno != 0 {
-            // Only the first error is kept.
-            let _ = self.errno.cmpxchg(0, errno, ordering::Full);
-        }
-    }
-
-    fn wait(&self) -> Result {
-        self.done.wait_killable()?;
-        match self.errno.load(ordering::Acquire) {
-            0 => Ok(()),
-            errno => Err(Error::from_errno(errno)),
-        }
-    }
 }
 
 /// A read that is being put together, behind `iomap_read_folio_ctx::read_ctx`.
@@ -432,7 +282,7 @@ impl<O: Operations> Callbacks<O> {
         // SAFETY: `read_ctx` is null or the batch stored below.
         let pending = unsafe { context.read_ctx.cast::<Batch>().as_ref() };
         if pending
-            .is_some_and(|batch| batch.start.checked_add(u64_from(batch.read.len)) != Some(start))
+            .is_some_and(|batch| batch.start.checked_add(u64_from(batch.read.len())) != Some(start))
         {
             // SAFETY: As for this function.
             unsafe { Self::submit_read(iter, context) };
@@ -447,37 +297,18 @@ impl<O: Operations> Callbacks<O> {
             let batch = Batch {
                 device: usize::try_from(iomap.validity_cookie)?,
                 start,
-                read: FolioRead {
-                    parts: KVec::new(),
-                    segments: KVec::new(),
-                    len: 0,
-                    wanted: 0,
-                    waiter,
-                },
+                read: FolioRead::new(waiter),
             };
             context.read_ctx = KBox::into_raw(KBox::new(batch, GFP_KERNEL)?).cast();
         }
         // SAFETY: Just made or checked not to be null.
         let read = unsafe { &mut (*context.read_ctx.cast::<Batch>()).read };
 
-        let mut segment = bindings::bio_vec::default();
-        // SAFETY: The part lies within the folio.
-        unsafe {
-            bindings::vfs_helper_bvec_set_folio(&mut segment, folio.as_ptr(), len, offset);
-        }
-        // Both or none: the folio would never be completed, or be completed twice.
-        read.parts.reserve(1, GFP_KERNEL)?;
-        read.segments.push(segment, GFP_KERNEL)?;
-        read.parts.push(Part { folio, offset, len }, GFP_KERNEL)?;
-
         // SAFETY: The inode is valid.
         let size = unsafe { bindings::vfs_helper_i_size_read(iter.inode) };
         let left = usize::try_from(size.saturating_sub(iter.pos)).unwrap_or(0);
-        if read.wanted == read.len {
-            read.wanted = read.len.saturating_add(left.min(len));
-        }
-        read.len = read.len.saturating_add(len);
-        Ok(())
+        // SAFETY: iomap has locked the folio for this read, and the part lies within it.
+        unsafe { read.push(folio, offset, len, left) }
     }
 
     /// # Safety

@@ -9,7 +9,7 @@
 //! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h),
 //! [`include/linux/file.h`](srctree/include/linux/file.h)
 
-use crate::{bindings, path::Path};
+use crate::{bindings, in_use::InUse, path::Path};
 use core::{cell::UnsafeCell, ptr::NonNull};
 use kernel::{
     container_of,
@@ -139,6 +139,53 @@ impl KFile {
     pub fn can_read_direct(&self) -> bool {
         // SAFETY: The file is open; its mode does not change.
         unsafe { (*self.0.as_ptr()).f_mode & bindings::VFS_CONST_FMODE_CAN_ODIRECT != 0 }
+    }
+
+    /// Marks the file as one that the kernel uses, until what is returned is dropped. May sleep.
+    ///
+    /// [`EBUSY`] when it is marked already, also while it is being removed; [`ENOENT`] when it has
+    /// no name any more.
+    pub fn mark_in_use(&self) -> Result<InUse> {
+        InUse::new(self.0.clone())
+    }
+
+    /// Whether any page of the `len` bytes from `start` is in the file's page cache. Does not
+    /// sleep.
+    pub fn in_page_cache(&self, start: u64, len: u64) -> bool {
+        let Some(last) = len.checked_sub(1) else {
+            return false;
+        };
+        let offset = |pos: u64| i64::try_from(pos).unwrap_or(i64::MAX);
+        // SAFETY: An open file has a mapping. The end is inclusive.
+        unsafe {
+            bindings::filemap_range_has_page(
+                (*self.0.as_ptr()).f_mapping,
+                offset(start),
+                offset(start.saturating_add(last)),
+            )
+        }
+    }
+
+    /// Takes the `len` bytes from `start` out of the page cache: starts to write back what is dirty
+    /// there and drops the whole pages that are clean. What is dirty stays until a later call.
+    /// Errors are those of posix_fadvise(2) with `POSIX_FADV_DONTNEED`. May sleep, but does not
+    /// wait for the writes.
+    pub fn drop_behind(&self, start: u64, len: u64) -> Result {
+        // The call takes a length of zero for all the rest.
+        if len == 0 {
+            return Ok(());
+        }
+        let start = i64::try_from(start).map_err(|_| EINVAL)?;
+        let len = i64::try_from(len).unwrap_or(i64::MAX);
+        // SAFETY: The file is open.
+        to_result(unsafe {
+            bindings::vfs_fadvise(
+                self.0.as_ptr(),
+                start,
+                len,
+                bindings::VFS_CONST_POSIX_FADV_DONTNEED,
+            )
+        })
     }
 
     /// The first byte at or after `pos` that is not in a hole; none when all the rest is a hole.

@@ -12,6 +12,8 @@ use kernel::{
     prelude::*,
 };
 
+mod remove;
+
 /// A positive dentry and its mount, with a reference to both.
 ///
 /// # Invariants
@@ -38,7 +40,37 @@ pub struct Features {
     pub idmapped: bool,
 }
 
+/// How full a file system is, as statfs(2) gives it.
+#[derive(Clone, Copy, Debug)]
+pub struct Space {
+    /// Size in blocks of `block_size`.
+    pub blocks: u64,
+    /// Blocks that somebody without privileges may still use.
+    pub available: u64,
+    /// How many inodes it has room for; zero when it sets no limit.
+    pub files: u64,
+    /// Inodes that are free; zero when it sets no limit.
+    pub free_files: u64,
+    /// Size of a block in bytes.
+    pub block_size: u64,
+}
+
 impl Path {
+    /// The working directory of the current task. Does not sleep.
+    ///
+    /// [`ESRCH`] when the task is exiting and has none any more.
+    pub fn working_directory() -> Result<Self> {
+        let mut path = MaybeUninit::<bindings::path>::uninit();
+        // SAFETY: `path` has room for the answer.
+        match unsafe { bindings::vfs_helper_get_pwd(path.as_mut_ptr()) } {
+            // SAFETY: It is filled in.
+            // INVARIANT: With one reference to each part, of a directory, whose dentry is positive
+            // for as long as anybody has a reference.
+            true => Ok(Self(unsafe { path.assume_init() })),
+            false => Err(ESRCH),
+        }
+    }
+
     /// Looks up the directory `name` as the current task sees it, following symlinks. May sleep.
     ///
     /// Errors are those of path lookup: [`ENOENT`], [`ENOTDIR`], [`EACCES`].
@@ -78,6 +110,7 @@ impl Path {
     /// Errors are those of mkdir(2): [`ENOSPC`], [`EACCES`], [`EROFS`]; [`ENOTDIR`] when `name` is
     /// something else.
     pub fn make_directory(&self, name: &CStr) -> Result<Self> {
+        self.check_directory()?;
         // SAFETY: The mount is valid.
         to_result(unsafe { bindings::mnt_want_write(self.0.mnt) })?;
         let result = self.make_directory_locked(name);
@@ -85,19 +118,12 @@ impl Path {
         unsafe { bindings::mnt_drop_write(self.0.mnt) };
         result?;
         let path = self.lookup(name)?;
-        // SAFETY: A positive dentry has an inode, whose type never changes.
-        match u32::from(unsafe { (*path.inode()).i_mode }) & bindings::S_IFMT {
-            bindings::S_IFDIR => Ok(path),
-            _ => Err(ENOTDIR),
-        }
+        path.check_directory()?;
+        Ok(path)
     }
 
     fn make_directory_locked(&self, name: &CStr) -> Result {
-        let mut qstr = bindings::qstr {
-            name: name.to_bytes().as_ptr(),
-            ..bindings::qstr::default()
-        };
-        qstr.__bindgen_anon_1.__bindgen_anon_1.len = u32::try_from(name.to_bytes().len())?;
+        let mut qstr = qstr(name)?;
         // SAFETY: The parent is a valid dentry and the name lives through the call. What is
         // returned is a dentry with the parent locked, which `end_creating` undoes.
         unsafe {
@@ -118,6 +144,15 @@ impl Path {
             );
             bindings::vfs_helper_end_creating(child);
             from_err_ptr(child).map(drop)
+        }
+    }
+
+    /// [`ENOTDIR`] when names cannot be looked up in this.
+    fn check_directory(&self) -> Result {
+        // SAFETY: A positive dentry has an inode, whose type never changes.
+        match u32::from(unsafe { (*self.inode()).i_mode }) & bindings::S_IFMT {
+            bindings::S_IFDIR => Ok(()),
+            _ => Err(ENOTDIR),
         }
     }
 
@@ -146,14 +181,44 @@ impl Path {
         self.0.dentry == other.0.dentry && self.0.mnt == other.0.mnt
     }
 
-    /// What the file system below offers. May sleep.
-    pub fn features(&self) -> Result<Features> {
+    /// Whether both are on the same file system, be it through different mounts.
+    pub fn same_file_system(&self, other: &Self) -> bool {
+        // SAFETY: By the invariants the dentries are valid. Their super block never changes.
+        unsafe { (*self.0.dentry).d_sb == (*other.0.dentry).d_sb }
+    }
+
+    /// Whether this is `ancestor` or below it, and was reached through the same mount. Does not
+    /// sleep.
+    pub fn is_below(&self, ancestor: &Self) -> bool {
+        // SAFETY: By the invariants the dentries are valid. The call takes the locks that it needs.
+        let below = unsafe { bindings::is_subdir(self.0.dentry, ancestor.0.dentry) };
+        below && self.0.mnt == ancestor.0.mnt
+    }
+
+    /// How full the file system below is. May sleep.
+    pub fn space(&self) -> Result<Space> {
+        let statfs = self.statfs()?;
+        Ok(Space {
+            blocks: statfs.f_blocks,
+            available: statfs.f_bavail,
+            files: statfs.f_files,
+            free_files: statfs.f_ffree,
+            block_size: u64::try_from(statfs.f_bsize).map_err(|_| ERANGE)?,
+        })
+    }
+
+    fn statfs(&self) -> Result<bindings::kstatfs> {
         let mut statfs = MaybeUninit::<bindings::kstatfs>::zeroed();
         // SAFETY: The path is valid; `statfs` has room for the answer. `kernel::bindings` holds
         // `kstatfs` as an opaque type, ours is the same C type.
         to_result(unsafe { bindings::vfs_statfs(&self.0, statfs.as_mut_ptr().cast()) })?;
         // SAFETY: Zeroed, then filled in by `vfs_statfs`.
-        let statfs = unsafe { statfs.assume_init() };
+        Ok(unsafe { statfs.assume_init() })
+    }
+
+    /// What the file system below offers. May sleep.
+    pub fn features(&self) -> Result<Features> {
+        let statfs = self.statfs()?;
         // SAFETY: A counted dentry has a super block, and a positive one an inode.
         let (sb_flags, opflags) = unsafe {
             let dentry = self.0.dentry;
@@ -192,9 +257,8 @@ impl Path {
 
     /// Whether this is a regular file.
     pub fn is_regular(&self) -> bool {
-        // SAFETY: A positive dentry has an inode, whose type never changes.
-        let mode = unsafe { (*self.inode()).i_mode };
-        u32::from(mode) & bindings::S_IFMT == bindings::S_IFREG
+        // SAFETY: A positive dentry has an inode.
+        unsafe { is_regular(self.inode()) }
     }
 
     fn inode(&self) -> *mut bindings::inode {
@@ -213,4 +277,22 @@ impl Drop for Path {
         // SAFETY: By the invariants we own a reference to each part.
         unsafe { bindings::path_put(&self.0) };
     }
+}
+
+/// # Safety
+///
+/// `inode` must be valid.
+unsafe fn is_regular(inode: *const bindings::inode) -> bool {
+    // SAFETY: By the safety requirement; the type never changes.
+    u32::from(unsafe { (*inode).i_mode }) & bindings::S_IFMT == bindings::S_IFREG
+}
+
+/// The name as lookups take it, valid for as long as `name` is.
+fn qstr(name: &CStr) -> Result<bindings::qstr> {
+    let mut qstr = bindings::qstr {
+        name: name.to_bytes().as_ptr(),
+        ..bindings::qstr::default()
+    };
+    qstr.__bindgen_anon_1.__bindgen_anon_1.len = u32::try_from(name.to_bytes().len())?;
+    Ok(qstr)
 }

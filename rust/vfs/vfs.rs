@@ -24,15 +24,18 @@ pub mod bindings;
 
 pub mod chardev;
 pub mod cred;
+pub mod debugfs;
 pub mod dentry;
 pub mod dir;
 pub mod fs;
+pub mod in_use;
 pub mod inode;
 pub mod iomap;
 pub mod kfile;
 pub mod log;
 pub mod mapping;
 pub mod path;
+pub mod plug;
 pub mod super_block;
 pub mod sync;
 pub mod workqueue;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A work queue of one's own.
+//! A work queue of one's own, and work that runs again and again.
 //!
 //! A module whose work items run on the system's queues cannot tell when the last of them has
-//! returned, and so cannot be unloaded safely. Dropping a [`OwnedQueue`] waits for that.
+//! returned, and so cannot be unloaded safely. Dropping a [`OwnedQueue`] waits for that. Work that
+//! runs again after a time belongs to a [`Ticker`]: dropping that cancels it.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
@@ -14,6 +15,10 @@ use kernel::{
     sync::atomic::{ordering, Atomic},
     workqueue::Queue,
 };
+
+mod ticker;
+
+pub use ticker::{Tick, Ticker};
 
 /// A work queue that is drained and destroyed when dropped.
 ///

@@ -3,7 +3,7 @@
 //! Splitting, compared with a model that knows the source of every single byte.
 
 use netfs_split::{
-    next_slice, widen, File, Map, Presence, Run, Runs, Slice, Slices, Source, SplitError,
+    next_slice, widen, BlockSet, File, Map, Presence, Run, Runs, Slice, Slices, Source, SplitError,
 };
 use proptest::prelude::*;
 
@@ -406,4 +406,47 @@ fn granules_must_be_powers_of_two() {
     assert_eq!(widen(0, 1, 3, 10), None);
     assert_eq!(widen(5, 1, 4, 10), Some((4, 4)));
     assert_eq!(widen(9, 1, 4, 10), Some((8, 2)));
+}
+
+/// A block set against a vector of booleans.
+fn runs_of(set: &BlockSet) -> Vec<bool> {
+    let mut blocks = Vec::new();
+    while blocks.len() < BlockSet::BLOCKS {
+        let (contained, end) = set.run(blocks.len());
+        assert!(end > blocks.len() && end <= BlockSet::BLOCKS);
+        blocks.resize(end, contained);
+    }
+    blocks
+}
+
+proptest! {
+    #[test]
+    fn a_block_set_holds_what_was_put_in(
+        ranges in prop::collection::vec((0..=BlockSet::BLOCKS + 10, 0..=BlockSet::BLOCKS + 10), 0..20)
+    ) {
+        let mut set = BlockSet::new();
+        let mut model = vec![false; BlockSet::BLOCKS];
+        for (from, to) in ranges {
+            let mut added = 0;
+            for block in model.iter_mut().take(to).skip(from) {
+                added += usize::from(!*block);
+                *block = true;
+            }
+            prop_assert_eq!(set.insert(from, to), added);
+        }
+        prop_assert_eq!(runs_of(&set), model);
+    }
+
+    #[test]
+    fn a_run_ends_where_the_kind_changes(from in 0..BlockSet::BLOCKS, len in 1..200usize, at in 0..BlockSet::BLOCKS) {
+        let mut set = BlockSet::new();
+        let to = (from + len).min(BlockSet::BLOCKS);
+        set.insert(from, to);
+        let expected = match at {
+            at if at < from => (false, from),
+            at if at < to => (true, to),
+            _ => (false, BlockSet::BLOCKS),
+        };
+        prop_assert_eq!(set.run(at), expected);
+    }
 }
