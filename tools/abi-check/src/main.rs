@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::{bail, ensure, Context, Result};
 use demandd::abi::header::{cachefiles_demand_req, CACHEFILES_DEMAND_DEVICE};
 use demandd::abi::{Command, Request, BLOCK, RECORD_SIZE};
-use demandd::device::{bind, command, Device, Node};
+use demandd::device::{bind, command, unbind, Device, Node, Settings};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::fs::{fadvise, Advice};
 
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         count += 1;
         println!("ok {count} {what}");
     };
-    println!("KTAP version 1\n1..5");
+    println!("KTAP version 1\n1..7");
     match run(&mut pass) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -49,7 +49,7 @@ fn run(pass: &mut dyn FnMut(&str)) -> Result<()> {
     let tag = tag.to_str().context("the tag is not UTF-8")?;
     let file = File::open(file).context("cannot open the file")?;
     let device = Node::open(Path::new(CACHEFILES_DEMAND_DEVICE.to_str()?))?;
-    bind(&device, Path::new(root), tag)?;
+    bind(&device, Path::new(root), tag, &Settings::default())?;
 
     // Two blocks from the end, one after the other, so that there are two records.
     let end = file.metadata()?.len();
@@ -87,6 +87,14 @@ fn run(pass: &mut dyn FnMut(&str)) -> Result<()> {
     }
     pass("their bytes are as the header says");
 
+    command(&device, Command::Restore)?;
+    let mut again = [0; 3 * RECORD_SIZE];
+    ensure!(
+        device.read(&mut again)? == size && again == records,
+        "after restore the records differ"
+    );
+    pass("restore delivers them again, as they were");
+
     let cache_file = OpenOptions::new().write(true).open(&cache_file)?;
     let block = [FILLING; BLOCK as usize];
     for (id, offset) in ids.into_iter().zip(offsets) {
@@ -101,6 +109,10 @@ fn run(pass: &mut dyn FnMut(&str)) -> Result<()> {
         ensure!(got == block, "the block at {offset} is wrong");
     }
     pass("the reader gets what was written");
+
+    unbind(&device)?;
+    bind(&device, Path::new(root), tag, &Settings::default())?;
+    pass("after unbind the same descriptor can bind");
     Ok(())
 }
 

@@ -119,6 +119,34 @@ fn field<const N: usize>(record: &[u8; RECORD_SIZE], offset: usize) -> [u8; N] {
     bytes
 }
 
+/// How the kernel reads cache files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// The kernel chooses, read by read.
+    Auto,
+    /// Past the cache file's page cache.
+    Direct,
+    /// Through the cache file's page cache.
+    Buffered,
+}
+
+/// A limit on the free space of the cache's file system, in per cent of its blocks (`B`) or of its files (`F`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Above this many free blocks culling ends.
+    Brun,
+    /// Below this many free blocks culling begins.
+    Bcull,
+    /// Below this many free blocks nothing is fetched.
+    Bstop,
+    /// As [`Limit::Brun`], of files.
+    Frun,
+    /// As [`Limit::Bcull`], of files.
+    Fcull,
+    /// As [`Limit::Bstop`], of files.
+    Fstop,
+}
+
 /// A command to the kernel.
 #[derive(Clone, Copy, Debug)]
 pub enum Command<'a> {
@@ -126,12 +154,28 @@ pub enum Command<'a> {
     Dir(&'a Path),
     /// The name of the cache.
     Tag(&'a str),
+    /// How much space has to be free, in per cent.
+    Limit(Limit, u8),
     /// Put the cache into service.
     Bind,
+    /// How many seconds requests wait for the next daemon once this one is gone.
+    Linger(u32),
+    /// After how many seconds a request that has no answer fails; 0 for never.
+    Timeout(u32),
+    /// What misses are widened to, in bytes.
+    Granule(u64),
+    /// How cache files are read.
+    Io(Io),
     /// The request's bytes are in the cache file.
     Done(u64),
     /// The request's bytes cannot be had: the reader gets this errno.
     Fail(u64, i32),
+    /// Deliver once more what was delivered and has no answer.
+    Restore,
+    /// Remove the cache file of this name from the working directory of the thread that gives the command.
+    Cull(&'a OsStr),
+    /// Take the cache out of service.
+    Unbind,
 }
 
 /// The text of a command cannot be written to the device: it is too long, or holds a NUL byte or a line break.
@@ -152,29 +196,47 @@ impl std::error::Error for BadCommand {}
 impl Command<'_> {
     /// The bytes of the one write that gives the command, with the newline that ends it.
     pub fn to_bytes(self) -> Result<Vec<u8>, BadCommand> {
-        let mut text = match self {
-            Self::Dir(path) => [b"dir ", path.as_os_str().as_bytes()].concat(),
-            Self::Tag(name) => format!("tag {name}").into_bytes(),
-            Self::Bind => b"bind".to_vec(),
-            Self::Done(id) => format!("done {id}").into_bytes(),
-            Self::Fail(id, errno) => format!("fail {id} {errno}").into_bytes(),
-        };
+        let mut text = self.text();
         if text.len() >= COMMAND_MAX || text.iter().any(|byte| matches!(byte, 0 | b'\n')) {
             return Err(BadCommand);
         }
         text.push(b'\n');
         Ok(text)
     }
+
+    fn text(self) -> Vec<u8> {
+        match self {
+            Self::Dir(path) => [b"dir ", path.as_os_str().as_bytes()].concat(),
+            Self::Tag(name) => format!("tag {name}").into_bytes(),
+            Self::Limit(limit, percent) => {
+                let word = match limit {
+                    Limit::Brun => "brun",
+                    Limit::Bcull => "bcull",
+                    Limit::Bstop => "bstop",
+                    Limit::Frun => "frun",
+                    Limit::Fcull => "fcull",
+                    Limit::Fstop => "fstop",
+                };
+                format!("{word} {percent}%").into_bytes()
+            }
+            Self::Bind => b"bind".to_vec(),
+            Self::Linger(seconds) => format!("linger {seconds}").into_bytes(),
+            Self::Timeout(seconds) => format!("timeout {seconds}").into_bytes(),
+            Self::Granule(bytes) => format!("granule {bytes}").into_bytes(),
+            Self::Io(Io::Auto) => b"io auto".to_vec(),
+            Self::Io(Io::Direct) => b"io direct".to_vec(),
+            Self::Io(Io::Buffered) => b"io buffered".to_vec(),
+            Self::Done(id) => format!("done {id}").into_bytes(),
+            Self::Fail(id, errno) => format!("fail {id} {errno}").into_bytes(),
+            Self::Restore => b"restore".to_vec(),
+            Self::Cull(name) => [b"cull ", name.as_bytes()].concat(),
+            Self::Unbind => b"unbind".to_vec(),
+        }
+    }
 }
 
 impl fmt::Display for Command<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dir(path) => write!(f, "dir {}", path.display()),
-            Self::Tag(name) => write!(f, "tag {name}"),
-            Self::Bind => f.write_str("bind"),
-            Self::Done(id) => write!(f, "done {id}"),
-            Self::Fail(id, errno) => write!(f, "fail {id} {errno}"),
-        }
+        f.write_str(&String::from_utf8_lossy(&self.text()))
     }
 }

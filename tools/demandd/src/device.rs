@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The device: opening it, binding a cache, reading requests, giving answers.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -9,7 +10,7 @@ use anyhow::{anyhow, Context, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{retry_on_intr, Errno};
 
-use crate::abi::{Command, Request, RECORD_SIZE};
+use crate::abi::{Command, Io, Limit, Request, RECORD_SIZE};
 
 /// How many records one read asks for.
 const BATCH: usize = 64;
@@ -84,33 +85,80 @@ pub fn command(device: &dyn Device, command: Command<'_>) -> Result<()> {
     Ok(device.write(&text)?)
 }
 
+/// What the kernel is told besides directory and tag. What is not given stays as the kernel has it.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Free space, in per cent.
+    pub limits: Vec<(Limit, u8)>,
+    /// See [`Command::Linger`].
+    pub linger: Option<u32>,
+    /// See [`Command::Timeout`].
+    pub timeout: Option<u32>,
+    /// See [`Command::Granule`].
+    pub granule: Option<u64>,
+    /// See [`Command::Io`].
+    pub io: Option<Io>,
+}
+
 /// Puts the cache below `root` into service. Fails with a message that says what to do.
-pub fn bind(device: &dyn Device, root: &Path, tag: &str) -> Result<()> {
+pub fn bind(device: &dyn Device, root: &Path, tag: &str, settings: &Settings) -> Result<()> {
     // The kernel takes absolute paths only.
     let root = root
         .canonicalize()
         .with_context(|| format!("no cache root {}", root.display()))
         .context("run `demandd prepare` first")?;
-    for step in [Command::Dir(&root), Command::Tag(tag), Command::Bind] {
-        command(device, step).map_err(|error| {
-            let advice = match errno_of(&error) {
-                Some(Errno::NOTDIR) => "the cache root is not a directory",
-                Some(Errno::NOENT) => "the cache root does not exist: run `demandd prepare` first",
-                Some(Errno::ROFS) => "the cache root is on a read-only file system",
-                Some(Errno::OPNOTSUPP) => {
-                    "the cache root's file system lacks extended attributes or sparse files: ext4, XFS and btrfs have both"
-                }
-                Some(Errno::EXIST) => "it was given before",
-                Some(Errno::BUSY) => {
-                    "a cache with this tag is bound already, by another daemon, by cachefilesd, or with another root"
-                }
-                Some(Errno::INVAL) => "the kernel does not accept the argument",
-                _ => "the kernel refuses",
-            };
-            error.context(format!("{step}: {advice}"))
-        })?;
+    let Settings {
+        limits,
+        linger,
+        timeout,
+        granule,
+        io,
+    } = settings;
+    let limits = limits.iter().map(|&(limit, n)| Command::Limit(limit, n));
+    let steps = [Command::Dir(&root), Command::Tag(tag)]
+        .into_iter()
+        .chain(limits)
+        .chain([Command::Bind])
+        .chain(linger.map(Command::Linger))
+        .chain(timeout.map(Command::Timeout))
+        .chain(granule.map(Command::Granule))
+        .chain(io.map(Command::Io));
+    for step in steps {
+        step_or_advice(device, step)?;
     }
     Ok(())
+}
+
+/// Takes the cache out of service: what waits fails with EIO, and nothing waits for another daemon.
+pub fn unbind(device: &dyn Device) -> Result<()> {
+    step_or_advice(device, Command::Unbind)
+}
+
+/// Gives a command of setting up or ending. Fails with a message that says what to do.
+fn step_or_advice(device: &dyn Device, step: Command<'_>) -> Result<()> {
+    command(device, step).map_err(|error| {
+        let advice = match (step, errno_of(&error)) {
+            (Command::Bind, Some(Errno::OPNOTSUPP)) => {
+                "the cache root's file system lacks extended attributes or sparse files: ext4, XFS and btrfs have both"
+            }
+            (Command::Bind, Some(Errno::INVAL)) => {
+                "the limits are not stop < cull < run, or the cache root is on an idmapped mount"
+            }
+            (_, Some(Errno::OPNOTSUPP)) => {
+                "the kernel module does not know this command: it is older than demandd"
+            }
+            (_, Some(Errno::NOTDIR)) => "the cache root is not a directory",
+            (_, Some(Errno::NOENT)) => "the cache root does not exist: run `demandd prepare` first",
+            (_, Some(Errno::ROFS)) => "the cache root is on a read-only file system",
+            (_, Some(Errno::EXIST)) => "it was given before",
+            (_, Some(Errno::BUSY)) => {
+                "a cache with this tag is bound already, by another daemon, by cachefilesd, or with another root"
+            }
+            (_, Some(Errno::INVAL)) => "the kernel does not accept the argument",
+            _ => "the kernel refuses",
+        };
+        error.context(format!("{step}: {advice}"))
+    })
 }
 
 /// The errno that lies at the bottom of an error, if there is one.
@@ -136,23 +184,22 @@ impl Default for Requests {
 }
 
 impl Requests {
-    /// One read. An empty batch means that nothing waits.
-    pub fn next_batch(&mut self, device: &dyn Device) -> Result<Vec<Request>> {
-        let size = device
-            .read(&mut self.buffer)
-            .context("cannot read requests from the device")?;
+    /// One read. Adds nothing when nothing waits. Whole records are added even if what follows them is an error: the
+    /// kernel has delivered them, and somebody has to answer.
+    pub fn read(&mut self, device: &dyn Device, requests: &mut VecDeque<Request>) -> Result<()> {
+        let size = match device.read(&mut self.buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            size => size.context("cannot read requests from the device")?,
+        };
         let records = self
             .buffer
             .get(..size)
             .ok_or_else(|| anyhow!("the device claims more bytes than there is room for"))?;
         let mut chunks = records.chunks_exact(RECORD_SIZE);
-        let batch = chunks
-            .by_ref()
-            .filter_map(|chunk| chunk.try_into().ok())
-            .map(Request::parse)
-            .collect();
+        let whole = chunks.by_ref().filter_map(|chunk| chunk.try_into().ok());
+        requests.extend(whole.map(Request::parse));
         if chunks.remainder().is_empty() {
-            Ok(batch)
+            Ok(())
         } else {
             Err(anyhow!(
                 "the device gave {size} bytes, which are not whole records of {RECORD_SIZE}: daemon and kernel module do not belong together"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `demandd` fills the cache of the kernel module `cachefiles_demand`: it prepares sparse cache files, answers the
-//! kernel's requests for missing ranges, and tells what is present.
+//! kernel's requests for missing ranges, removes blobs when the disk gets full, and tells what is present.
 //!
 //! A request's way: [`device`] reads the record that [`abi`] describes, [`serve`] hands it to a worker, [`blobs`] has
 //! the two files open, [`mod@copy`] moves the bytes from the [`source`] to the [`cache`], and the answer goes back.
@@ -10,10 +10,13 @@ pub mod abi;
 pub mod blobs;
 pub mod cache;
 pub mod copy;
+pub mod cull;
 pub mod device;
 pub mod image;
+pub mod kernel;
 pub mod prefetch;
 pub mod serve;
+pub mod size;
 pub mod source;
 pub mod status;
 

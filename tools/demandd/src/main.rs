@@ -1,197 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The command line of `demandd`.
+//! The verbs of `demandd`.
 
-use std::ffi::{OsStr, OsString};
+mod args;
+
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
-use clap::{Args, Parser, Subcommand};
-use demandd::abi::header::CACHEFILES_DEMAND_DEVICE;
+use args::{Cli, Image, Prefetch, Prepare, Serve, Switch, Verb};
+use clap::Parser;
+use demandd::abi::Io;
 use demandd::blobs::Blobs;
-use demandd::cache::{Prepared, Volume};
-use demandd::device::{bind, Node};
+use demandd::cache::Prepared;
+use demandd::device::{bind, unbind, Node, Settings};
+use demandd::kernel::Kernel;
 use demandd::log;
 use demandd::prefetch::{self, Target};
 use demandd::source::Source;
-use demandd::{image, serve, status};
+use demandd::{image, serve, size, status};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// Fills the cache of the kernel module cachefiles_demand, so that an EROFS image can be mounted before its data has
-/// arrived.
-#[derive(Parser)]
-#[command(version)]
-struct Cli {
-    #[command(subcommand)]
-    verb: Verb,
-}
+/// A cache file that no request needs is closed after this time.
+const IDLE: Duration = Duration::from_secs(10);
 
-#[derive(Subcommand)]
-enum Verb {
-    Prepare(Prepare),
-    Serve(Serve),
-    Prefetch(Prefetch),
-    Status(Status),
-    #[command(subcommand)]
-    Image(Image),
-}
-
-#[derive(Args)]
-struct Place {
-    /// The cache: a directory on ext4, XFS or btrfs
-    #[arg(long, value_name = "DIR")]
-    root: PathBuf,
-    /// The volume in the cache; that of EROFS is "erofs"
-    #[arg(long, value_name = "NAME", default_value = "erofs")]
-    volume: String,
-}
-
-impl Place {
-    fn volume(&self) -> Result<Volume> {
-        Volume::new(&self.root, &self.volume)
-    }
-}
-
-/// Make the cache files of blobs
-///
-/// Makes one sparse file per blob, of the blob's exact size, with all the directories and attributes that the kernel
-/// looks for. A blob has to be prepared before it is mounted. What exists already is left alone; a file of another size
-/// is an error. Prints one line per blob.
-///
-/// Example: demandd prepare --root /var/cache/demand --source /srv/images debian.img debian.blob
-#[derive(Args)]
-struct Prepare {
-    #[command(flatten)]
-    place: Place,
-    /// Take the sizes from the files of this directory
-    #[arg(long, value_name = "DIR")]
-    source: Option<PathBuf>,
-    /// Names of blobs; without --source with a size each: NAME=SIZE, in bytes or with K, M, G or T
-    #[arg(required = true, value_name = "NAME[=SIZE]")]
-    blobs: Vec<OsString>,
-}
-
-/// Answer the kernel's requests
-///
-/// Binds the cache, prints "demandd: ready", then fetches every range that a reader waits for from the source, where
-/// each blob is a file of its name, until SIGTERM or SIGINT: then it answers what it has read already, prints what it
-/// served, and ends; a second signal ends it at once. When a range cannot be had, the reader gets ENOSPC if the
-/// cache's file system is full and EIO for every other reason, which the log tells.
-///
-/// Example: demandd serve --root /var/cache/demand --source /srv/images
-#[derive(Args)]
-struct Serve {
-    #[command(flatten)]
-    place: Place,
-    /// The directory that has the blobs
-    #[arg(long, value_name = "DIR")]
-    source: PathBuf,
-    /// The name of the cache, which mount's tag= option can ask for
-    #[arg(long, value_name = "NAME", default_value = "CacheFiles")]
-    tag: String,
-    /// The kernel's device
-    #[arg(long, value_name = "PATH", default_value = OsStr::new(device_path()))]
-    device: PathBuf,
-    /// How many requests to fetch at a time
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    workers: u16,
-    /// Append a line per request to this file, before the answer: id, blob, offset, length, and "done" or "fail ERRNO",
-    /// separated by tabs
-    #[arg(long, value_name = "FILE")]
-    trace: Option<PathBuf>,
-    /// Wait before every request, to see what a slow network does
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    delay_ms: u64,
-    /// How many blobs to keep open between requests
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    limit_open: u16,
-}
-
-/// Fetch what is missing before it is read
-///
-/// Copies the ranges that the cache lacks from the source: of all blobs, of some, or of parts of them. It may run while
-/// the blobs are mounted and served. Prints how much of each it fetched.
-///
-/// Example: demandd prefetch --root /var/cache/demand --source /srv/images debian.img debian.blob:0+1048576
-#[derive(Args)]
-struct Prefetch {
-    #[command(flatten)]
-    place: Place,
-    /// The directory that has the blobs
-    #[arg(long, value_name = "DIR")]
-    source: PathBuf,
-    /// Every blob that was prepared
-    #[arg(long)]
-    all: bool,
-    /// Blobs, or ranges of them in bytes
-    #[arg(
-        required_unless_present = "all",
-        conflicts_with = "all",
-        value_name = "NAME[:OFF+LEN]"
-    )]
-    targets: Vec<OsString>,
-}
-
-/// Tell what is present
-///
-/// Prints for every blob of the cache how many bytes it has, how many of them are present, and the share in per cent,
-/// rounded down. It needs no running daemon and no root.
-///
-/// Example: demandd status --root /var/cache/demand --json
-#[derive(Args)]
-struct Status {
-    #[command(flatten)]
-    place: Place,
-    /// For programs
-    #[arg(long)]
-    json: bool,
-}
-
-/// Look into an EROFS image, or name its blobs
-#[derive(Subcommand)]
-enum Image {
-    Inspect(Inspect),
-    Stamp(Stamp),
-}
-
-/// Tell what an EROFS image consists of
-///
-/// Prints the super block, the features by name, the blobs of the device table, and how many inodes of which type and
-/// layout can be reached from the root, with their bytes. Only the image file itself is read, not its blobs.
-///
-/// Example: demandd image inspect debian.img
-#[derive(Args)]
-struct Inspect {
-    /// The image: the file that holds the metadata
-    file: PathBuf,
-}
-
-/// Write blob names into an EROFS image
-///
-/// Puts the names into the device table, one for each blob in order, and mends the checksum, so that the image can be
-/// mounted without naming its blobs. Prints what was there before. A mounted or prepared image must not be stamped.
-///
-/// Example: demandd image stamp debian.img debian.blob
-#[derive(Args)]
-struct Stamp {
-    /// The image: the file that holds the metadata
-    file: PathBuf,
-    /// The name of every blob, of at most 64 bytes
-    #[arg(required = true, value_name = "NAME")]
-    names: Vec<String>,
-}
-
-/// The device that the header names.
-fn device_path() -> &'static str {
-    CACHEFILES_DEMAND_DEVICE.to_str().unwrap_or_default()
-}
+/// When nothing is left to cull, look again after this time.
+const CULL_PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     match run(Cli::parse().verb) {
@@ -210,10 +50,11 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Prefetch(args) => prefetch(&args),
         Verb::Status(args) => {
             let rows = status::rows(&args.place.volume()?)?;
+            let kernel = Kernel::read(&args.kernel);
             print(&if args.json {
-                status::json(&rows) + "\n"
+                status::json(&rows, &kernel) + "\n"
             } else {
-                status::table(&rows)
+                status::table(&rows, &kernel)
             })
         }
         Verb::Image(Image::Inspect(args)) => print(&image::inspect(&args.file)?.to_string()),
@@ -251,19 +92,7 @@ fn prepare(args: &Prepare) -> Result<()> {
 fn named_size(text: &OsStr) -> Result<(&OsStr, u64)> {
     let parsed = text.to_str().and_then(|text| {
         let (name, size) = text.rsplit_once('=')?;
-        let shift = match size.bytes().last()? {
-            b'K' => 10,
-            b'M' => 20,
-            b'G' => 30,
-            b'T' => 40,
-            _ => 0,
-        };
-        let number: u64 = size
-            .strip_suffix(['K', 'M', 'G', 'T'])
-            .unwrap_or(size)
-            .parse()
-            .ok()?;
-        Some((OsStr::new(name), number.checked_mul(1 << shift)?))
+        Some((OsStr::new(name), size::parse(size)?))
     });
     parsed.ok_or_else(|| {
         anyhow!("{text:?} is not NAME=SIZE; to take sizes from files, give --source")
@@ -291,16 +120,27 @@ fn serve(args: &Serve) -> Result<()> {
         None => None,
     };
     let device = Node::open(&args.device)?;
-    bind(&device, &args.place.root, &args.tag)?;
+    let settings = Settings {
+        limits: args.limits.given(),
+        linger: args.linger,
+        timeout: args.timeout,
+        granule: args.granule,
+        io: args.io.map(Io::from),
+    };
+    bind(&device, &args.place.root, &args.tag, &settings)?;
     say("demandd: ready");
-    let blobs = Blobs::new(volume, source, args.limit_open.into());
+    let blobs = Blobs::new(volume, source, args.limit_open.into(), IDLE);
     let options = serve::Options {
         workers: args.workers.into(),
         delay: Duration::from_millis(args.delay_ms),
         trace,
+        cull: (args.cull == Switch::On).then_some(CULL_PATIENCE),
     };
     let summary = serve::serve(&device, &blobs, options, stop.as_fd())?;
     say(&summary.to_string());
+    if args.unbind_at_exit {
+        unbind(&device)?;
+    }
     Ok(())
 }
 

@@ -4,20 +4,25 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail, Context, Result};
-use rustix::event::{poll, PollFd, PollFlags};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::{retry_on_intr, Errno};
 
 use crate::abi::{Command, Request};
 use crate::blobs::Blobs;
+use crate::cull::cull;
 use crate::device::{command, errno_of, Device, Requests};
 use crate::log;
+
+/// How long to wait before an answer is tried once more.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// How to serve.
 #[derive(Debug)]
@@ -28,6 +33,8 @@ pub struct Options {
     pub delay: Duration,
     /// Gets one line per request.
     pub trace: Option<File>,
+    /// Cull blobs when the kernel wants it. When nothing is left to cull, look again after this time.
+    pub cull: Option<Duration>,
 }
 
 /// What was served.
@@ -83,20 +90,28 @@ pub fn serve(
     };
     let turn = Mutex::new(Turn {
         device,
+        blobs,
         stop,
         requests: Requests::default(),
         taken: VecDeque::new(),
         ended: false,
+        failure: None,
     });
+    let (ended, end) = UnixStream::pair().context("cannot make a socket")?;
     thread::scope(|scope| {
+        if let Some(patience) = options.cull {
+            scope.spawn(move || cull(device, blobs, ended.as_fd(), patience));
+        }
         let workers: Vec<_> = (0..options.workers.max(1))
             .map(|_| scope.spawn(|| server.work(&turn)))
             .collect();
-        workers.into_iter().try_for_each(|worker| {
+        let result = workers.into_iter().try_for_each(|worker| {
             worker
                 .join()
                 .unwrap_or_else(|_| Err(anyhow!("a worker panicked")))
-        })
+        });
+        drop(end);
+        result
     })?;
     Ok(Summary {
         served: server.served.into_inner(),
@@ -109,12 +124,15 @@ pub fn serve(
 /// fetches, so that no request has to be handed from one thread to another while its reader waits.
 struct Turn<'a> {
     device: &'a dyn Device,
+    blobs: &'a Blobs,
     stop: BorrowedFd<'a>,
     requests: Requests,
     /// Read from the device, and not taken by a worker yet.
     taken: VecDeque<Request>,
     /// No more requests are read.
     ended: bool,
+    /// Why, if it is not because it was time. For the worker that finds nothing left to take.
+    failure: Option<anyhow::Error>,
 }
 
 impl Turn<'_> {
@@ -125,28 +143,35 @@ impl Turn<'_> {
                 return Ok(Some(request));
             }
             if self.ended {
-                return Ok(None);
+                return self.failure.take().map_or(Ok(None), Err);
             }
-            // Whatever fails, the others need not try again.
-            self.ended = true;
-            self.ended = self.receive()?;
+            match self.receive() {
+                Ok(ended) => self.ended = ended,
+                // Whatever fails, the others need not try again.
+                Err(error) => {
+                    self.ended = true;
+                    self.failure = Some(error);
+                }
+            }
         }
     }
 
     /// Waits until there is something to do; true when it is time to end.
     fn receive(&mut self) -> Result<bool> {
+        // Even when nothing is open: another worker may be about to open a blob.
+        let timeout = Timespec::try_from(self.blobs.close_idle())?;
         let device_fd = self.device.fd();
         let mut fds = [
             PollFd::from_borrowed_fd(device_fd, PollFlags::IN),
             PollFd::from_borrowed_fd(self.stop, PollFlags::IN),
         ];
-        retry_on_intr(|| poll(&mut fds, None)).context("cannot wait for requests")?;
+        retry_on_intr(|| poll(&mut fds, Some(&timeout))).context("cannot wait for requests")?;
         let [events, stopped] = fds.map(|fd| fd.revents());
         if !stopped.is_empty() {
             return Ok(true);
         }
         if events.contains(PollFlags::IN) {
-            self.taken.extend(self.requests.next_batch(self.device)?);
+            self.requests.read(self.device, &mut self.taken)?;
         }
         if self.taken.is_empty()
             && events.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
@@ -195,14 +220,13 @@ impl Server<'_> {
         } else {
             self.failed.fetch_add(1, Ordering::Relaxed);
         }
-        if let Err(error) = command(self.device, answer) {
-            match errno_of(&error) {
-                Some(Errno::INVAL) => log!(
-                    "request {}: its reader did not wait for the answer",
-                    request.id
-                ),
-                _ => log!("cannot answer request {}: {error:#}", request.id),
-            }
+        match give(self.device, answer) {
+            Ok(()) => {}
+            Err(error) if errno_of(&error) == Some(Errno::INVAL) => log!(
+                "request {}: its reader did not wait for the answer",
+                request.id
+            ),
+            Err(error) => log!("cannot answer request {}: {error:#}", request.id),
         }
     }
 
@@ -226,6 +250,23 @@ impl Server<'_> {
         let mut file = trace.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = file.write_all(line.as_bytes()) {
             log!("cannot write the trace: {error}");
+        }
+    }
+}
+
+/// Gives an answer. What passes, passes: without the answer the reader would wait for ever.
+fn give(device: &dyn Device, answer: Command<'_>) -> Result<()> {
+    let mut told = false;
+    loop {
+        match command(device, answer) {
+            Err(error) if matches!(errno_of(&error), Some(Errno::AGAIN | Errno::NOMEM)) => {
+                if !told {
+                    log!("cannot say `{answer}` yet: {error:#}");
+                    told = true;
+                }
+                thread::sleep(RETRY);
+            }
+            result => return result,
         }
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What is present in a cache.
+//! What is present in a cache, and what the kernel says of the caches that are bound.
 
 use std::fs::File;
 use std::io;
@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::{json, Value};
 
 use crate::cache::{missing_bytes, Volume};
+use crate::kernel::Kernel;
 
 /// One blob's share.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +69,8 @@ pub fn total(rows: &[Row]) -> Row {
     }
 }
 
-/// The table for people.
-pub fn table(rows: &[Row]) -> String {
+/// The tables for people.
+pub fn table(rows: &[Row], kernel: &Kernel) -> String {
     let total = total(rows);
     let mut text = format!("{:>15} {:>15} {:>4}  blob\n", "size", "present", "%");
     for row in rows.iter().chain([&total]) {
@@ -81,15 +82,16 @@ pub fn table(rows: &[Row]) -> String {
             row.name
         );
     }
-    text
+    text + &kernel.to_string()
 }
 
 /// The same for programs.
-pub fn json(rows: &[Row]) -> String {
+pub fn json(rows: &[Row], kernel: &Kernel) -> String {
     let total = total(rows);
     json!({
         "blobs": rows.iter().map(Row::json).collect::<Vec<_>>(),
         "total": { "size": total.size, "present": total.present, "percent": total.percent() },
+        "kernel": kernel.json(),
     })
     .to_string()
 }

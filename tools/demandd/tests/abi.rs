@@ -125,6 +125,11 @@ fn commands_are_one_line() {
         "done 18446744073709551615\n"
     );
     assert_eq!(bytes(Command::Fail(3, 5)).unwrap(), "fail 3 5\n");
+    assert_eq!(bytes(Command::Restore).unwrap(), "restore\n");
+    assert_eq!(
+        bytes(Command::Cull(OsStr::new("Da.img"))).unwrap(),
+        "cull Da.img\n"
+    );
 }
 
 #[test]

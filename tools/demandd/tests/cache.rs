@@ -9,9 +9,11 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 
 use demandd::blobs::Blobs;
 use demandd::cache::{next_missing, Prepared};
+use demandd::kernel::Kernel;
 use demandd::prefetch::{all, prefetch, Target};
 use demandd::status::{json, rows, table};
 use rustix::fs::XattrFlags;
+use stand_in::daemon::NEVER;
 use stand_in::Site;
 
 const XATTR: &str = "user.CacheFiles.cache";
@@ -209,18 +211,19 @@ fn status_counts_what_is_present() {
     prefetch(&site.volume(), &site.source(), &target("a.img:0+4096")).unwrap();
     prefetch(&site.volume(), &site.source(), &target("b.img")).unwrap();
     let rows = rows(&site.volume()).unwrap();
+    let kernel = Kernel::default();
     let counts: Vec<_> = rows
         .iter()
         .map(|row| (row.size, row.present, row.percent()))
         .collect();
     assert_eq!(counts, [(409_600, 4096, 1), (5000, 5000, 100)]);
-    let table = table(&rows);
+    let table = table(&rows, &kernel);
     let total = table.lines().last().unwrap();
     assert_eq!(
         total.split_whitespace().collect::<Vec<_>>(),
         ["414600", "9096", "2", "total"]
     );
-    let parsed: serde_json::Value = serde_json::from_str(&json(&rows)).unwrap();
+    let parsed: serde_json::Value = serde_json::from_str(&json(&rows, &kernel)).unwrap();
     assert_eq!(parsed["blobs"][0]["name"], "a.img");
     assert_eq!(parsed["blobs"][1]["present"], 5000);
     assert_eq!(parsed["total"]["percent"], 2);
@@ -232,7 +235,7 @@ fn open_blobs_are_bounded_and_the_oldest_goes() {
     for name in ["a", "b", "c"] {
         site.blob(name, 4096);
     }
-    let blobs = Blobs::new(site.volume(), site.source(), 2);
+    let blobs = Blobs::new(site.volume(), site.source(), 2, NEVER);
     let get = |name: &str| blobs.get(OsStr::new(name)).unwrap();
     let a = get("Da");
     get("Db");

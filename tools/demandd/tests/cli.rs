@@ -46,7 +46,8 @@ impl Daemon {
                 "--source",
                 str(&site.source_dir()),
             ])
-            .args(["--device", str(&device.path)])
+            // A terminal can always be written: the daemon would cull.
+            .args(["--device", str(&device.path), "--cull", "off"])
             .args(options)
             .stdout(Stdio::piped())
             .spawn()
@@ -171,6 +172,106 @@ fn it_serves_until_it_is_told_to_stop() {
             "1\ta.img\t4096\t8192\tdone\n2\tabsent\t0\t4096\tfail 5\n"
         );
     }
+}
+
+#[test]
+fn what_the_kernel_is_told_comes_from_the_options() {
+    let site = Site::new();
+    site.blob("a.img", 4096);
+    let device = Terminal::new();
+    let options = [
+        "--linger=5",
+        "--timeout=60",
+        "--granule=1M",
+        "--io=direct",
+        "--brun=30%",
+        "--bcull=20",
+        "--fstop=0%",
+        "--unbind-at-exit",
+    ];
+    let mut daemon = Daemon::start(&site, &device, &options);
+    let root = site.root().canonicalize().unwrap();
+    let expected = [
+        &format!("dir {}", root.display()),
+        "tag CacheFiles",
+        "brun 30%",
+        "bcull 20%",
+        "fstop 0%",
+        "bind",
+        "linger 5",
+        "timeout 60",
+        "granule 1048576",
+        "io direct",
+    ];
+    for command in expected {
+        assert_eq!(device.command(), command);
+    }
+    assert_eq!(daemon.line(), "demandd: ready\n");
+    daemon.signal(Signal::TERM);
+    assert_eq!(device.command(), "unbind");
+    assert!(daemon.end().0);
+}
+
+#[test]
+fn without_unbind_at_exit_the_cache_is_left_to_the_next_daemon() {
+    let site = Site::new();
+    site.blob("a.img", 4096);
+    let mut device = Terminal::new();
+    for id in 1..3 {
+        let mut daemon = Daemon::start(&site, &device, &[]);
+        // Whatever the one before it had said would come first.
+        device.expect_bind(&site.root(), "CacheFiles");
+        assert_eq!(daemon.line(), "demandd: ready\n");
+        device.send(&record(id, 0, 4096, b"Da.img"));
+        assert_eq!(device.command(), format!("done {id}"));
+        daemon.signal(Signal::TERM);
+        assert!(daemon.end().0);
+    }
+}
+
+#[test]
+fn options_that_the_kernel_would_refuse_are_refused() {
+    for option in [
+        "--linger=604801",
+        "--linger=-1",
+        "--timeout=604801",
+        "--granule=2048",
+        "--granule=5000",
+        "--granule=32M",
+        "--granule=",
+        "--io=fast",
+        "--brun=100%",
+        "--bcull=-1%",
+        "--fstop=x",
+        "--cull=maybe",
+    ] {
+        let (ok, _, stderr) = run(&["serve", "--root=/absent", "--source=/absent", option]);
+        let name = option.split('=').next().unwrap();
+        assert!(!ok && stderr.contains(name), "{option}: {stderr}");
+    }
+}
+
+#[test]
+fn status_shows_what_the_kernel_says() {
+    let site = Site::new();
+    site.blob("a.img", 4096);
+    let kernel = site.path("kernel");
+    let status = |more: &[&str]| {
+        let root = site.root();
+        let args = ["status", "--root", str(&root), "--kernel", str(&kernel)];
+        let (ok, stdout, stderr) = run(&[&args, more].concat());
+        assert!(ok, "{stderr}");
+        stdout
+    };
+    let text = status(&[]);
+    assert!(text.contains("a.img\n"), "{text}");
+    assert!(text.contains("cachefiles_demand is not loaded"), "{text}");
+    fs::create_dir(&kernel).unwrap();
+    fs::write(kernel.join("caches"), "queued tag\n17 mine\n").unwrap();
+    assert!(status(&[]).contains("queued tag\n    17 mine\n"));
+    let json: serde_json::Value = serde_json::from_str(&status(&["--json"])).unwrap();
+    assert_eq!(json["kernel"]["caches"][0]["queued"], 17);
+    assert_eq!(json["blobs"][0]["name"], "a.img");
 }
 
 #[test]

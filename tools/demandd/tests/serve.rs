@@ -5,57 +5,16 @@ mod stand_in;
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
-use std::thread::{self, JoinHandle};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use demandd::blobs::Blobs;
-use demandd::device::{bind, Device, Node};
-use demandd::serve::{serve, Options, Summary};
+use demandd::device::{Device, Node};
+use demandd::serve::{Options, Summary};
 use rustix::io::Errno;
-use stand_in::{record, Kernel, Site};
-
-/// A daemon in a thread, with the kernel's end of its device.
-struct Daemon {
-    kernel: Kernel,
-    stop: UnixStream,
-    thread: JoinHandle<Result<Summary>>,
-}
-
-fn options() -> Options {
-    Options {
-        workers: 4,
-        delay: Duration::ZERO,
-        trace: None,
-    }
-}
-
-impl Daemon {
-    fn start(site: &Site, options: Options) -> Self {
-        let (kernel, fd) = Kernel::pair();
-        let (stop, stopped) = UnixStream::pair().unwrap();
-        let blobs = Blobs::new(site.volume(), site.source(), 8);
-        let thread =
-            thread::spawn(move || serve(&Node::from(fd), &blobs, options, stopped.as_fd()));
-        Self {
-            kernel,
-            stop,
-            thread,
-        }
-    }
-
-    fn ask(&self, id: u64, off: u64, len: u64, path: &str) -> String {
-        self.kernel.send(&record(id, off, len, path.as_bytes()));
-        self.kernel.command()
-    }
-
-    fn end(self) -> Summary {
-        drop(self.stop);
-        self.thread.join().unwrap().unwrap()
-    }
-}
+use stand_in::daemon::{blobs, options, Daemon, Refusing, NEVER};
+use stand_in::{record, Site, PATIENCE};
 
 #[test]
 fn a_request_brings_its_bytes_and_no_others() {
@@ -294,109 +253,138 @@ fn workers_work_at_the_same_time() {
 #[test]
 fn a_device_that_goes_away_ends_the_daemon() {
     let site = Site::new();
-    let Daemon {
-        kernel,
-        stop,
-        thread,
-    } = Daemon::start(&site, options());
-    drop(kernel);
-    let error = thread.join().unwrap().unwrap_err();
-    assert!(
-        format!("{error:#}").contains("the device is gone"),
-        "{error:#}"
-    );
-    drop(stop);
+    let daemon = Daemon::start(&site, options());
+    daemon.kernel.close();
+    let failure = daemon.failure();
+    assert!(failure.contains("the device is gone"), "{failure}");
 }
 
 #[test]
-fn half_a_record_ends_the_daemon() {
+fn half_a_record_ends_the_daemon_but_what_is_whole_is_answered() {
     let site = Site::new();
-    let Daemon {
-        kernel,
-        stop,
-        thread,
-    } = Daemon::start(&site, options());
-    kernel.send(&record(1, 0, 4096, b"Da.img")[..279]);
-    let error = thread.join().unwrap().unwrap_err();
-    assert!(
-        format!("{error:#}").contains("do not belong together"),
-        "{error:#}"
-    );
-    drop(stop);
+    site.blob("a.img", 8192);
+    for workers in [1, 4] {
+        let daemon = Daemon::start(
+            &site,
+            Options {
+                workers,
+                ..options()
+            },
+        );
+        let records: Vec<u8> = (0..3)
+            .flat_map(|id| record(id, id % 2 * 4096, 4096, b"Da.img"))
+            .collect();
+        daemon.kernel.send(&records[..3 * 280 - 1]);
+        let mut answers = [daemon.kernel.command(), daemon.kernel.command()];
+        answers.sort();
+        assert_eq!(answers, ["done 0\n", "done 1\n"]);
+        let failure = daemon.failure();
+        assert!(failure.contains("do not belong together"), "{failure}");
+    }
 }
 
-/// A device that refuses one command.
-struct Refusing {
+/// A device that now and then has nothing to read although it said so.
+struct Hesitant {
     node: Node,
-    word: &'static str,
-    errno: Errno,
+    hesitates: AtomicBool,
 }
 
-impl Device for Refusing {
+impl Device for Hesitant {
     fn fd(&self) -> BorrowedFd<'_> {
         self.node.fd()
     }
 
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.hesitates.fetch_not(Ordering::Relaxed) {
+            return Err(Errno::AGAIN.into());
+        }
         self.node.read(buffer)
     }
 
     fn write(&self, command: &[u8]) -> io::Result<()> {
-        if command.starts_with(self.word.as_bytes()) {
-            return Err(self.errno.into());
-        }
         self.node.write(command)
     }
 }
 
 #[test]
-fn a_refused_bind_says_what_to_do() {
+fn nothing_to_read_is_no_error() {
     let site = Site::new();
-    site.blob("a.img", 4096);
-    for (word, errno, advice) in [
-        ("bind", Errno::NOTDIR, "not a directory"),
-        ("bind", Errno::ROFS, "read-only file system"),
-        ("bind", Errno::OPNOTSUPP, "ext4, XFS and btrfs"),
-        ("bind", Errno::BUSY, "with this tag is bound already"),
-        ("tag", Errno::INVAL, "does not accept the argument"),
-        ("dir", Errno::EXIST, "was given before"),
-    ] {
-        let (_kernel, fd) = Kernel::pair();
-        let node = Node::from(fd);
-        let error = bind(&Refusing { node, word, errno }, &site.root(), "x").unwrap_err();
-        let text = format!("{error:#}");
-        assert!(text.starts_with(word) && text.contains(advice), "{text}");
+    site.blob("a.img", 8 * 4096);
+    let daemon = Daemon::with_device(&site, options(), |node| Hesitant {
+        node,
+        hesitates: true.into(),
+    });
+    for id in 0..8 {
+        let answer = daemon.ask(id, id * 4096, 4096, "Da.img");
+        assert_eq!(answer, format!("done {id}\n"));
     }
+    daemon.end();
 }
 
 #[test]
-fn bind_gives_the_three_commands_in_order() {
+fn an_answer_that_the_kernel_cannot_take_yet_is_given_again() {
     let site = Site::new();
     site.blob("a.img", 4096);
-    let (kernel, fd) = Kernel::pair();
-    bind(&Node::from(fd), &site.root().join("../root"), "mine").unwrap();
-    let root = site.root().canonicalize().unwrap();
-    assert_eq!(kernel.command(), format!("dir {}\n", root.display()));
-    assert_eq!(kernel.command(), "tag mine\n");
-    assert_eq!(kernel.command(), "bind\n");
+    for errno in [Errno::AGAIN, Errno::NOMEM] {
+        let daemon = Daemon::with_device(&site, options(), |node| {
+            Refusing::new(node, "done 1\n", errno, 3)
+        });
+        assert_eq!(daemon.ask(1, 0, 4096, "Da.img"), "done 1\n");
+        daemon.end();
+    }
 }
 
 #[test]
 fn an_answer_that_nobody_waits_for_does_no_harm() {
     let site = Site::new();
     site.blob("a.img", 8192);
-    let (kernel, fd) = Kernel::pair();
-    let device = Refusing {
-        node: Node::from(fd),
-        word: "done 1\n",
-        errno: Errno::INVAL,
+    let daemon = Daemon::with_device(&site, options(), |node| {
+        Refusing::new(node, "done 1\n", Errno::INVAL, 1)
+    });
+    daemon.kernel.send(&record(1, 0, 4096, b"Da.img"));
+    assert_eq!(daemon.ask(2, 4096, 4096, "Da.img"), "done 2\n");
+    assert_eq!(daemon.end().served, 2);
+}
+
+#[test]
+fn a_cache_file_that_was_replaced_is_not_written_any_more() {
+    let site = Site::new();
+    let bytes = site.blob("a.img", 8192);
+    let daemon = Daemon::start(&site, options());
+    assert_eq!(daemon.ask(1, 0, 4096, "Da.img"), "done 1\n");
+    fs::remove_file(site.volume().path("a.img".as_ref()).unwrap()).unwrap();
+    assert_eq!(daemon.ask(2, 4096, 4096, "Da.img"), "fail 2 5\n", "absent");
+    site.volume().prepare("a.img".as_ref(), 8192).unwrap();
+    assert_eq!(daemon.ask(3, 4096, 4096, "Da.img"), "done 3\n");
+    assert_eq!(site.cached("a.img", 4096, 4096), bytes[4096..]);
+    assert_eq!(site.missing("a.img"), 4096);
+    daemon.end();
+}
+
+#[test]
+fn a_cache_file_that_no_request_needs_is_closed() {
+    let site = Site::new();
+    let bytes = site.blob("a.img", 8192);
+    let idle = Duration::from_millis(20);
+    // The blob is opened when another worker waits for requests already.
+    let delayed = Options {
+        delay: Duration::from_millis(50),
+        ..options()
     };
-    let (stop, stopped) = UnixStream::pair().unwrap();
-    let blobs = Blobs::new(site.volume(), site.source(), 8);
-    let thread = thread::spawn(move || serve(&device, &blobs, options(), stopped.as_fd()));
-    kernel.send(&record(1, 0, 4096, b"Da.img"));
-    kernel.send(&record(2, 4096, 4096, b"Da.img"));
-    assert_eq!(kernel.command(), "done 2\n");
-    drop(stop);
-    assert_eq!(thread.join().unwrap().unwrap().served, 2);
+    let daemon = Daemon::with_blobs(blobs(&site, idle), delayed, |node| node);
+    assert_eq!(daemon.ask(1, 0, 4096, "Da.img"), "done 1\n");
+    let start = Instant::now();
+    while site.is_open("a.img") {
+        assert!(start.elapsed() < PATIENCE, "it is still open");
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(daemon.ask(2, 4096, 4096, "Da.img"), "done 2\n");
+    assert_eq!(site.cached("a.img", 0, 8192), bytes);
+    daemon.end();
+
+    // The other way round: while it may be needed again, it stays open.
+    let daemon = Daemon::with_blobs(blobs(&site, NEVER), options(), |node| node);
+    assert_eq!(daemon.ask(3, 0, 4096, "Da.img"), "done 3\n");
+    assert!(site.is_open("a.img"));
+    daemon.end();
 }

@@ -2,6 +2,8 @@
 //! What the tests share: a cache and a source on a real file system, and stand-ins for the kernel's device.
 #![allow(dead_code)] // every test file uses its part
 
+pub mod daemon;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -67,6 +69,22 @@ impl Site {
         self.volume().open(OsStr::new(name)).unwrap().0
     }
 
+    /// Whether this process has the cache file open, or had it open when it was removed.
+    pub fn is_open(&self, name: &str) -> bool {
+        let path = self.volume().path(OsStr::new(name)).unwrap();
+        let path = self
+            .root()
+            .canonicalize()
+            .unwrap()
+            .join(path.strip_prefix(self.root()).unwrap());
+        let deleted = format!("{} (deleted)", path.display());
+        let mut open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| {
+            // Files of other tests come and go.
+            fs::read_link(entry.unwrap().path()).ok()
+        });
+        open.any(|target| target == path || target == Path::new(&deleted))
+    }
+
     /// The bytes of a range of the cache file.
     pub fn cached(&self, name: &str, off: u64, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
@@ -123,6 +141,17 @@ impl Kernel {
         let receive = rustix::net::sockopt::Timeout::Recv;
         rustix::net::sockopt::set_socket_timeout(&kernel, receive, Some(PATIENCE)).unwrap();
         (Self(kernel), daemon)
+    }
+
+    /// Ends the connection: the device is gone.
+    pub fn close(&self) {
+        rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both).unwrap();
+    }
+
+    /// Throws away what the daemon has written, so that it can write again.
+    pub fn drain(&self) {
+        let mut buffer = [0; 8192];
+        while rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT).is_ok() {}
     }
 
     /// Gives the daemon's next read these bytes.

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The options of `demandd`, and the text of `--help`.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use demandd::abi::header::CACHEFILES_DEMAND_DEVICE;
+use demandd::abi::{Io, Limit, BLOCK};
+use demandd::cache::Volume;
+use demandd::{kernel, size};
+
+/// Fills the cache of the kernel module cachefiles_demand, so that an EROFS image can be mounted before its data has
+/// arrived.
+#[derive(Parser)]
+#[command(version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    Prepare(Prepare),
+    Serve(Serve),
+    Prefetch(Prefetch),
+    Status(Status),
+    #[command(subcommand)]
+    Image(Image),
+}
+
+#[derive(Args)]
+pub(crate) struct Place {
+    /// The cache: a directory on ext4, XFS or btrfs
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: PathBuf,
+    /// The volume in the cache; that of EROFS is "erofs"
+    #[arg(long, value_name = "NAME", default_value = "erofs")]
+    pub(crate) volume: String,
+}
+
+impl Place {
+    pub(crate) fn volume(&self) -> Result<Volume> {
+        Volume::new(&self.root, &self.volume)
+    }
+}
+
+/// Make the cache files of blobs
+///
+/// Makes one sparse file per blob, of the blob's exact size, with all the directories and attributes that the kernel
+/// looks for. A blob has to be prepared before it is mounted. What exists already is left alone; a file of another size
+/// is an error. Prints one line per blob.
+///
+/// Example: demandd prepare --root /var/cache/demand --source /srv/images debian.img debian.blob
+#[derive(Args)]
+pub(crate) struct Prepare {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Take the sizes from the files of this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) source: Option<PathBuf>,
+    /// Names of blobs; without --source with a size each: NAME=SIZE, in bytes or with K, M, G or T
+    #[arg(required = true, value_name = "NAME[=SIZE]")]
+    pub(crate) blobs: Vec<OsString>,
+}
+
+/// Answer the kernel's requests
+///
+/// Binds the cache, prints "demandd: ready", then fetches every range that a reader waits for from the source, where
+/// each blob is a file of its name, until SIGTERM or SIGINT: then it answers what it has read already, prints what it
+/// served, and ends; a second signal ends it at once. When a range cannot be had, the reader gets ENOSPC if the
+/// cache's file system is full and EIO for every other reason, which the log tells.
+///
+/// However it ends, the cache stays in service for a while (see --linger): readers wait for the next daemon, which is
+/// how demandd is upgraded. When the disk gets full, blobs that no mount uses are removed from the cache.
+///
+/// Example: demandd serve --root /var/cache/demand --source /srv/images
+#[derive(Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// The directory that has the blobs
+    #[arg(long, value_name = "DIR")]
+    pub(crate) source: PathBuf,
+    /// The name of the cache, which mount's tag= option can ask for
+    #[arg(long, value_name = "NAME", default_value = "CacheFiles")]
+    pub(crate) tag: String,
+    /// The kernel's device
+    #[arg(long, value_name = "PATH", default_value = OsStr::new(device_path()))]
+    pub(crate) device: PathBuf,
+    /// How many requests to fetch at a time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) workers: u16,
+    /// Append a line per request to this file, before the answer: id, blob, offset, length, and "done" or "fail ERRNO",
+    /// separated by tabs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Wait before every request, to see what a slow network does
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) delay_ms: u64,
+    /// How many blobs to keep open between requests
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) limit_open: u16,
+    /// How long readers wait for the next daemon once this one is gone; 0: they get EIO at once. The kernel's default
+    /// is 30
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=WEEK))]
+    pub(crate) linger: Option<u32>,
+    /// How long a reader waits for an answer before it gets ETIMEDOUT; 0, the kernel's default: without limit
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=WEEK))]
+    pub(crate) timeout: Option<u32>,
+    /// Ask for no less than this at a time: a power of two from 4096, the kernel's default, to 16M
+    #[arg(long, value_name = "SIZE", value_parser = granule)]
+    pub(crate) granule: Option<u64>,
+    /// How the kernel reads cache files, for measurements
+    #[arg(long, value_enum)]
+    pub(crate) io: Option<IoMode>,
+    /// Remove blobs that no mount uses when the kernel says that the disk is nearly full
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub(crate) cull: Switch,
+    /// End in order on SIGTERM or SIGINT: take the cache out of service, so that readers get EIO rather than wait for
+    /// the next daemon
+    #[arg(long)]
+    pub(crate) unbind_at_exit: bool,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Limits on free space; stop < cull < run must hold")]
+pub(crate) struct Limits {
+    /// Cull until more of the disk's blocks than this are free; the kernel's default is 7%
+    #[arg(long, value_name = "N%", value_parser = percent)]
+    pub(crate) brun: Option<u8>,
+    /// Cull when fewer blocks than this are free; the kernel's default is 5%
+    #[arg(long, value_name = "N%", value_parser = percent)]
+    pub(crate) bcull: Option<u8>,
+    /// Fetch nothing when fewer blocks than this are free; the kernel's default is 1%
+    #[arg(long, value_name = "N%", value_parser = percent)]
+    pub(crate) bstop: Option<u8>,
+    /// As --brun, of files that can still be made
+    #[arg(long, value_name = "N%", value_parser = percent)]
+    pub(crate) frun: Option<u8>,
+    /// As --bcull, of files that can still be made
+    #[arg(long, value_name = "N%", value_parser = percent)]
+    pub(crate) fcull: Option<u8>,
+    /// As --bstop, of files that can still be made
+    #[arg(long, value_name = "N%", value_parser = percent)]
+    pub(crate) fstop: Option<u8>,
+}
+
+impl Limits {
+    pub(crate) fn given(&self) -> Vec<(Limit, u8)> {
+        let all = [
+            (Limit::Brun, self.brun),
+            (Limit::Bcull, self.bcull),
+            (Limit::Bstop, self.bstop),
+            (Limit::Frun, self.frun),
+            (Limit::Fcull, self.fcull),
+            (Limit::Fstop, self.fstop),
+        ];
+        let given = all.into_iter().filter_map(|(limit, n)| Some((limit, n?)));
+        given.collect()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum IoMode {
+    /// The kernel chooses, read by read
+    Auto,
+    /// Past the page cache of the cache file
+    Direct,
+    /// Through it
+    Buffered,
+}
+
+impl From<IoMode> for Io {
+    fn from(mode: IoMode) -> Self {
+        match mode {
+            IoMode::Auto => Self::Auto,
+            IoMode::Direct => Self::Direct,
+            IoMode::Buffered => Self::Buffered,
+        }
+    }
+}
+
+/// The longest time that the kernel takes, in seconds.
+const WEEK: i64 = 604_800;
+
+fn granule(text: &str) -> Result<u64, String> {
+    match size::parse(text) {
+        Some(size) if size.is_power_of_two() && (BLOCK..=16 << 20).contains(&size) => Ok(size),
+        _ => Err("it is a power of two from 4096 to 16M".to_owned()),
+    }
+}
+
+fn percent(text: &str) -> Result<u8, String> {
+    match text.strip_suffix('%').unwrap_or(text).parse() {
+        Ok(percent @ 0..=99) => Ok(percent),
+        _ => Err("it is a whole number from 0% to 99%".to_owned()),
+    }
+}
+
+/// Fetch what is missing before it is read
+///
+/// Copies the ranges that the cache lacks from the source: of all blobs, of some, or of parts of them. It may run while
+/// the blobs are mounted and served. Prints how much of each it fetched.
+///
+/// Example: demandd prefetch --root /var/cache/demand --source /srv/images debian.img debian.blob:0+1048576
+#[derive(Args)]
+pub(crate) struct Prefetch {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// The directory that has the blobs
+    #[arg(long, value_name = "DIR")]
+    pub(crate) source: PathBuf,
+    /// Every blob that was prepared
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Blobs, or ranges of them in bytes
+    #[arg(
+        required_unless_present = "all",
+        conflicts_with = "all",
+        value_name = "NAME[:OFF+LEN]"
+    )]
+    pub(crate) targets: Vec<OsString>,
+}
+
+/// Tell what is present
+///
+/// Prints for every blob of the cache how many bytes it has, how many of them are present, and the share in per cent,
+/// rounded down. It needs no running daemon, and no more than the right to read the cache.
+///
+/// Then it prints what the kernel says of all caches that are bound: whether a daemon is connected, which blobs are in
+/// use, which requests wait. That takes root.
+///
+/// Example: demandd status --root /var/cache/demand --json
+#[derive(Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Where the kernel's tables are
+    #[arg(long, value_name = "DIR", default_value = kernel::DIR)]
+    pub(crate) kernel: PathBuf,
+    /// For programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Look into an EROFS image, or name its blobs
+#[derive(Subcommand)]
+pub(crate) enum Image {
+    Inspect(Inspect),
+    Stamp(Stamp),
+}
+
+/// Tell what an EROFS image consists of
+///
+/// Prints the super block, the features by name, the blobs of the device table, and how many inodes of which type and
+/// layout can be reached from the root, with their bytes. Only the image file itself is read, not its blobs.
+///
+/// Example: demandd image inspect debian.img
+#[derive(Args)]
+pub(crate) struct Inspect {
+    /// The image: the file that holds the metadata
+    pub(crate) file: PathBuf,
+}
+
+/// Write blob names into an EROFS image
+///
+/// Puts the names into the device table, one for each blob in order, and mends the checksum, so that the image can be
+/// mounted without naming its blobs. Prints what was there before. A mounted or prepared image must not be stamped.
+///
+/// Example: demandd image stamp debian.img debian.blob
+#[derive(Args)]
+pub(crate) struct Stamp {
+    /// The image: the file that holds the metadata
+    pub(crate) file: PathBuf,
+    /// The name of every blob, of at most 64 bytes
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+/// The device that the header names.
+fn device_path() -> &'static str {
+    CACHEFILES_DEMAND_DEVICE.to_str().unwrap_or_default()
+}
