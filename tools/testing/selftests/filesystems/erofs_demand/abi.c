@@ -36,7 +36,7 @@ _Static_assert(offsetof(struct cachefiles_demand_req, path) == 24, "offset of pa
 
 #define BLOCK CACHEFILES_DEMAND_BLOCK
 #define RECORD 280
-#define PLAN 109
+#define PLAN 142
 /* How long something may take that should happen at once. */
 #define PATIENCE_MS 10000
 
@@ -312,16 +312,50 @@ static const struct command before_bind[] = {
 	{ "tag ", -EINVAL },
 	{ "done 1", -EINVAL },
 	{ "fail 1 5", -EINVAL },
+	{ "restore", -EINVAL },
+	{ "unbind", -EINVAL },
+	{ "cull name", -EINVAL },
+	{ "inuse name", -EINVAL },
+	{ "debug 1", -EOPNOTSUPP },
+	{ "linger", -EINVAL },
+	{ "linger 604801", -EINVAL },
+	{ "linger 604800", 0 },
+	{ "timeout 1 2", -EINVAL },
+	{ "timeout 0", 0 },
+	{ "granule 2048", -EINVAL },
+	{ "granule 12288", -EINVAL },
+	{ "granule 33554432", -EINVAL },
+	{ "granule 0x1000000", 0 },
+	{ "io fast", -EINVAL },
+	{ "io auto", 0 },
+	{ "brun 7", -EINVAL },
+	{ "brun 100%", -EINVAL },
+	{ "secctx", -EINVAL },
 	{ "tag abi", 0 },
 	{ "tag abi", -EEXIST },
 	{ "dir /nonexistent\n", 0 },
 	{ "dir /nonexistent", -EEXIST },
 	{ "bind now", -EINVAL },
+	{ "bcull 7%", 0 },
+	{ "bind", -EINVAL },
+	{ "bcull 5%", 0 },
 	{ "bind", -ENOENT },
+	{ "secctx nonsense", 0 },
+	{ "secctx nonsense", -EEXIST },
 }, after_bind[] = {
 	{ "bind", -EBUSY },
 	{ "dir /", -EBUSY },
 	{ "tag other", -EBUSY },
+	{ "secctx other", -EBUSY },
+	{ "fstop 1%", -EBUSY },
+	{ "restore now", -EINVAL },
+	{ "restore", 0 },
+	{ "cull a/b", -EINVAL },
+	{ "cull ..", -EINVAL },
+	/* The working directory is not in the cache. */
+	{ "cull name", -EINVAL },
+	{ "inuse name", -EINVAL },
+	{ "linger 0", 0 },
 };
 
 static void check_commands(const struct command *commands, size_t n, const char *when)
@@ -618,6 +652,8 @@ static void check_next_daemon(void)
 	left = take_one();
 	want();
 	polled(PATIENCE_MS);
+	if (command("linger 0"))
+		die("cannot say how long to linger");
 	close(device);
 
 	open_device();

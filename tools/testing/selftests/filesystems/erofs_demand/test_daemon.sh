@@ -70,7 +70,8 @@ fails_soon() {
 open_device() { exec 3<>"$DEVICE"; }
 close_device() { exec 3>&-; }
 tell() { printf '%s' "$1" >&3; }
-bind_by_hand() { open_device && tell "dir $CACHE" && tell "tag $TAG" && tell bind; }
+# What it owes fails as soon as it is gone.
+bind_by_hand() { open_device && tell "dir $CACHE" && tell "tag $TAG" && tell "linger 0" && tell bind; }
 
 # Takes one request, if there is one: $id, $off and $len.
 take_request() {
@@ -109,7 +110,7 @@ at_most_two() { echo "$taken requests"; [ "$taken" -ge 1 ] && [ "$taken" -le 2 ]
 make_images
 data_file=$(echo "$CACHE"/cache/Ierofs/@*/Ddata)
 
-start_daemon --delay-ms 60000
+start_daemon --linger 0 --delay-ms 60000
 mount_image one.img device=data
 start_reader
 kill_daemon
