@@ -13,7 +13,7 @@ use rustix::io::{retry_on_intr, Errno};
 use crate::abi::{Command, Io, Limit, Request, RECORD_SIZE};
 
 /// How many records one read asks for.
-const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 
 /// What speaks the wire format: the kernel's device, or a stand-in of a test.
 pub trait Device: Sync {

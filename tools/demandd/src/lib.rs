@@ -13,6 +13,7 @@ pub mod copy;
 pub mod cull;
 pub mod device;
 pub mod image;
+pub mod inbox;
 pub mod kernel;
 pub mod prefetch;
 pub mod serve;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Serving: workers take turns in waiting for requests, and fetch and answer what they take.
+//! Serving: workers take requests from the inbox, fetch what is asked for, and answer.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,14 +10,14 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail, Context, Result};
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
-use rustix::io::{retry_on_intr, Errno};
+use anyhow::{anyhow, Context, Result};
+use rustix::io::Errno;
 
 use crate::abi::{Command, Request};
 use crate::blobs::Blobs;
 use crate::cull::cull;
-use crate::device::{command, errno_of, Device, Requests};
+use crate::device::{command, errno_of, Device};
+use crate::inbox::Inbox;
 use crate::log;
 
 /// How long to wait before an answer is tried once more.
@@ -88,22 +87,14 @@ pub fn serve(
         bytes: AtomicU64::new(0),
         failed: AtomicU64::new(0),
     };
-    let turn = Mutex::new(Turn {
-        device,
-        blobs,
-        stop,
-        requests: Requests::default(),
-        taken: VecDeque::new(),
-        ended: false,
-        failure: None,
-    });
+    let inbox = Inbox::new(device, blobs, stop).context("cannot wait for requests")?;
     let (ended, end) = UnixStream::pair().context("cannot make a socket")?;
     thread::scope(|scope| {
         if let Some(patience) = options.cull {
             scope.spawn(move || cull(device, blobs, ended.as_fd(), patience));
         }
         let workers: Vec<_> = (0..options.workers.max(1))
-            .map(|_| scope.spawn(|| server.work(&turn)))
+            .map(|_| scope.spawn(|| server.work(&inbox)))
             .collect();
         let result = workers.into_iter().try_for_each(|worker| {
             worker
@@ -120,79 +111,12 @@ pub fn serve(
     })
 }
 
-/// What belongs to the worker whose turn it is to wait for requests. It takes one and passes the turn on before it
-/// fetches, so that no request has to be handed from one thread to another while its reader waits.
-struct Turn<'a> {
-    device: &'a dyn Device,
-    blobs: &'a Blobs,
-    stop: BorrowedFd<'a>,
-    requests: Requests,
-    /// Read from the device, and not taken by a worker yet.
-    taken: VecDeque<Request>,
-    /// No more requests are read.
-    ended: bool,
-    /// Why, if it is not because it was time. For the worker that finds nothing left to take.
-    failure: Option<anyhow::Error>,
-}
-
-impl Turn<'_> {
-    /// The next request, or none when it is time to end.
-    fn next(&mut self) -> Result<Option<Request>> {
-        loop {
-            if let Some(request) = self.taken.pop_front() {
-                return Ok(Some(request));
-            }
-            if self.ended {
-                return self.failure.take().map_or(Ok(None), Err);
-            }
-            match self.receive() {
-                Ok(ended) => self.ended = ended,
-                // Whatever fails, the others need not try again.
-                Err(error) => {
-                    self.ended = true;
-                    self.failure = Some(error);
-                }
-            }
-        }
-    }
-
-    /// Waits until there is something to do; true when it is time to end.
-    fn receive(&mut self) -> Result<bool> {
-        // Even when nothing is open: another worker may be about to open a blob.
-        let timeout = Timespec::try_from(self.blobs.close_idle())?;
-        let device_fd = self.device.fd();
-        let mut fds = [
-            PollFd::from_borrowed_fd(device_fd, PollFlags::IN),
-            PollFd::from_borrowed_fd(self.stop, PollFlags::IN),
-        ];
-        retry_on_intr(|| poll(&mut fds, Some(&timeout))).context("cannot wait for requests")?;
-        let [events, stopped] = fds.map(|fd| fd.revents());
-        if !stopped.is_empty() {
-            return Ok(true);
-        }
-        if events.contains(PollFlags::IN) {
-            self.requests.read(self.device, &mut self.taken)?;
-        }
-        if self.taken.is_empty()
-            && events.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
-        {
-            bail!("the device is gone");
-        }
-        Ok(false)
-    }
-}
-
 impl Server<'_> {
-    fn work(&self, turn: &Mutex<Turn<'_>>) -> Result<()> {
-        loop {
-            // LOCK: held while waiting for the device, so that one idle worker waits there and the others for their
-            // turn.
-            let next = turn.lock().unwrap_or_else(PoisonError::into_inner).next()?;
-            match next {
-                Some(request) => self.answer(&request),
-                None => return Ok(()),
-            }
+    fn work(&self, inbox: &Inbox<'_>) -> Result<()> {
+        while let Some(request) = inbox.next()? {
+            self.answer(&request);
         }
+        Ok(())
     }
 
     fn answer(&self, request: &Request) {

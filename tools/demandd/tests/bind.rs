@@ -8,7 +8,7 @@ use std::path::Path;
 use demandd::abi::{Io, Limit};
 use demandd::device::{bind, unbind, Node, Settings};
 use rustix::io::Errno;
-use stand_in::daemon::Refusing;
+use stand_in::daemon::{Refusing, Socket};
 use stand_in::{Kernel, Site};
 
 /// The commands that binding gives behind `dir` and `tag`.
@@ -126,7 +126,7 @@ fn a_refused_command_says_what_to_do() {
         ("unbind", Errno::OPNOTSUPP, "it is older than demandd"),
     ] {
         let (_kernel, fd) = Kernel::pair();
-        let device = Refusing::new(Node::from(fd), command, errno, 1);
+        let device = Refusing::new(Socket::from(fd), command, errno, 1);
         let error = bind(&device, &site.root(), "x", &settings)
             .and_then(|()| unbind(&device))
             .unwrap_err();

@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use demandd::device::{Device, Node};
+use demandd::device::Device;
 use demandd::serve::Options;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use stand_in::daemon::{options, Daemon, NEVER};
+use stand_in::daemon::{options, Daemon, Socket, NEVER};
 use stand_in::{record, Site, PATIENCE};
 
 /// What the kernel of these tests does: it wants some blobs to be culled, and knows which ones are in use.
@@ -50,7 +50,7 @@ impl Disk {
 /// A device that culls as the kernel does: in the working directory of the thread that asks for it. It can be written
 /// as long as its socket can, to which nothing is written but filler; answers take another way.
 struct Culling {
-    node: Node,
+    node: Socket,
     disk: Arc<Disk>,
     answers: Sender<String>,
 }

@@ -4,13 +4,9 @@
 mod stand_in;
 
 use std::fs::{self, File};
-use std::io;
-use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use demandd::device::{Device, Node};
 use demandd::serve::{Options, Summary};
 use rustix::io::Errno;
 use stand_in::daemon::{blobs, options, Daemon, Refusing, NEVER};
@@ -283,42 +279,18 @@ fn half_a_record_ends_the_daemon_but_what_is_whole_is_answered() {
     }
 }
 
-/// A device that now and then has nothing to read although it said so.
-struct Hesitant {
-    node: Node,
-    hesitates: AtomicBool,
-}
-
-impl Device for Hesitant {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.node.fd()
-    }
-
-    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.hesitates.fetch_not(Ordering::Relaxed) {
-            return Err(Errno::AGAIN.into());
-        }
-        self.node.read(buffer)
-    }
-
-    fn write(&self, command: &[u8]) -> io::Result<()> {
-        self.node.write(command)
-    }
-}
-
 #[test]
-fn nothing_to_read_is_no_error() {
+fn more_requests_than_one_read_has_room_for_are_all_answered() {
     let site = Site::new();
-    site.blob("a.img", 8 * 4096);
-    let daemon = Daemon::with_device(&site, options(), |node| Hesitant {
-        node,
-        hesitates: true.into(),
-    });
-    for id in 0..8 {
-        let answer = daemon.ask(id, id * 4096, 4096, "Da.img");
-        assert_eq!(answer, format!("done {id}\n"));
+    site.blob("a.img", 4096);
+    let daemon = Daemon::start(&site, options());
+    let mut ids: Vec<u64> = (0..200).collect();
+    for id in &ids {
+        daemon.kernel.send(&record(*id, 0, 4096, b"Da.img"));
     }
-    daemon.end();
+    ids.retain(|_| daemon.kernel.command().starts_with("done "));
+    assert_eq!(ids.len(), 200);
+    assert_eq!(daemon.end().served, 200);
 }
 
 #[test]

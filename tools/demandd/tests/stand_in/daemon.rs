@@ -2,16 +2,17 @@
 //! A daemon in a thread of the test, with the kernel's end of its device.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Result;
+use demandd::abi::RECORD_SIZE;
 use demandd::blobs::Blobs;
 use demandd::device::{Device, Node};
 use demandd::serve::{serve, Options, Summary};
-use rustix::io::Errno;
+use rustix::io::{ioctl_fionbio, Errno};
 
 use super::{record, Kernel, Site};
 
@@ -42,7 +43,7 @@ impl Daemon {
     pub fn with_device<D: Device + Send + 'static>(
         site: &Site,
         options: Options,
-        device: impl FnOnce(Node) -> D,
+        device: impl FnOnce(Socket) -> D,
     ) -> Self {
         Self::with_blobs(blobs(site, NEVER), options, device)
     }
@@ -50,10 +51,10 @@ impl Daemon {
     pub fn with_blobs<D: Device + Send + 'static>(
         blobs: Blobs,
         options: Options,
-        device: impl FnOnce(Node) -> D,
+        device: impl FnOnce(Socket) -> D,
     ) -> Self {
         let (kernel, fd) = Kernel::pair();
-        let device = device(Node::from(fd));
+        let device = device(Socket::from(fd));
         let (stop, stopped) = UnixStream::pair().unwrap();
         let thread = thread::spawn(move || serve(&device, &blobs, options, stopped.as_fd()));
         Self {
@@ -86,9 +87,43 @@ pub fn blobs(site: &Site, idle: Duration) -> Blobs {
     Blobs::new(site.volume(), site.source(), 8, idle)
 }
 
+/// The daemon's end of the socket, where a packet is a batch of records. As with the kernel's device, a read takes all
+/// records that wait and never blocks.
+pub struct Socket(Node);
+
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Self {
+        ioctl_fionbio(&fd, true).unwrap();
+        Self(Node::from(fd))
+    }
+}
+
+impl Device for Socket {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.fd()
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut size = 0;
+        while buffer.len() - size >= RECORD_SIZE {
+            match self.0.read(&mut buffer[size..]) {
+                Ok(0) => break,
+                Ok(n) => size += n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(size)
+    }
+
+    fn write(&self, command: &[u8]) -> io::Result<()> {
+        self.0.write(command)
+    }
+}
+
 /// A device that refuses one command, a number of times.
 pub struct Refusing {
-    node: Node,
+    node: Socket,
     command: &'static str,
     errno: Errno,
     times: std::sync::atomic::AtomicU32,
@@ -96,7 +131,7 @@ pub struct Refusing {
 
 impl Refusing {
     /// Refuses commands that begin with `command`.
-    pub fn new(node: Node, command: &'static str, errno: Errno, times: u32) -> Self {
+    pub fn new(node: Socket, command: &'static str, errno: Errno, times: u32) -> Self {
         Self {
             node,
             command,
