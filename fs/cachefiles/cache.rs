@@ -299,8 +299,21 @@ impl Cache {
         if !features.block_size.is_power_of_two() || features.block_size > BLOCK_SIZE_MAX {
             return Err(refuse("its block size is larger than a page", EOPNOTSUPP));
         }
-        check_holes(&root, cred)
-            .map_err(|e| refuse("a new sparse file there does not read as a hole", e))?;
+        match shows_holes(&root, cred) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(refuse(
+                    "holes tell what is missing only on ext4, XFS and btrfs",
+                    EOPNOTSUPP,
+                ))
+            }
+            Err(e) => {
+                return Err(refuse(
+                    "a file without a name cannot be made there (O_TMPFILE)",
+                    e,
+                ))
+            }
+        }
         let volumes = root
             .make_directory(c"cache")
             .map_err(|e| refuse("the directory \"cache\" in it cannot be opened or made", e))?;
@@ -431,16 +444,17 @@ impl Cache {
     }
 }
 
-/// A hole is what "missing" looks like: on a file system where a new sparse file has data, reads
-/// would return zeros for what was never fetched.
-fn check_holes(root: &Path, cred: &ARef<Credential>) -> Result {
+/// A hole is what "missing" looks like. On a file system where a new sparse file has data, or where
+/// a write that dies leaves zeros behind, as on tmpfs, reads would return zeros for what was never
+/// fetched. So only those count of which it is known what they do.
+fn shows_holes(root: &Path, cred: &ARef<Credential>) -> Result<bool> {
     const SIZE: u64 = 1 << 20;
-    let file = KFile::temporary(root, cred).map_err(|_| EOPNOTSUPP)?;
-    file.set_size(SIZE)?;
-    match file.seek_data(0)? {
-        None if file.seek_hole(0)? == 0 => Ok(()),
-        _ => Err(EOPNOTSUPP),
+    let file = KFile::temporary(root, cred)?;
+    if file.file_system().is_none() {
+        return Ok(false);
     }
+    file.set_size(SIZE)?;
+    Ok(file.seek_data(0)?.is_none() && file.seek_hole(0)? == 0)
 }
 
 /// A volume: the name space of the cookies of all mounts.

@@ -206,7 +206,7 @@ impl Miss {
             errno => return Err(Error::from_errno(errno)),
         }
         let len = u64_from(len).min(self.object.size().saturating_sub(self.start));
-        self.object.for_each_unfilled(self.start, len, |run| {
+        self.object.for_each_missing(self.start, len, |run| {
             if log::ratelimit() {
                 pr_err!(
                     "cache {:?}: file {:?}: the daemon said done, but {} bytes at {} are missing\n",

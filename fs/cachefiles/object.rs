@@ -138,15 +138,9 @@ impl Object {
         run.map(|run| (run.start, run.len)).ok_or(ENODATA)
     }
 
-    /// As [`Object::for_each_missing`], for a range that should have been filled. May sleep.
-    pub(crate) fn for_each_unfilled(
-        &self,
-        start: u64,
-        len: u64,
-        missing: impl FnMut(Run) -> Result,
-    ) -> Result {
-        self.known
-            .for_each_unfilled(self.file()?, start, len, missing)
+    /// The daemon says that it has filled the range: looks once whether it has. May sleep.
+    pub(crate) fn filled(&self, start: u64, len: u64) -> Result {
+        self.known.filled(self.file()?, start, len)
     }
 
     /// Calls `missing` for each run of the range that is not present, in order. May sleep.

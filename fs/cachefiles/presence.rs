@@ -6,11 +6,12 @@
 //! it is in use. So whatever was seen to be present is remembered, block by block, and reads of it
 //! need not ask the file system again. A blob that is complete takes no memory and costs one test.
 //!
-//! A file system may allocate a block, which makes it data, before the bytes of a pwrite(2) are in
-//! it. That is never seen here: ext4, btrfs and tmpfs take the inode's lock for the whole of a
-//! pwrite and for a seek; XFS takes it for the pwrite and for the read that follows the seek; and
-//! what was asked from the daemon is waited for until the daemon has answered. It is why the
-//! daemon must write whole blocks with pwrite, and neither map nor preallocate the file.
+//! A file system may count a block as data before the bytes of a pwrite(2) are in it. A seek waits
+//! for writes that are under way (see [`KFile::seek_data`]), so that is seen only of a write that
+//! died: btrfs and XFS take back what it did not write; ext4 does not. There, as long as the file
+//! has blocks that are reserved but not on disk, only what the daemon has answered for counts as
+//! present, and what is on disk. It is why the daemon must write whole blocks with pwrite, and
+//! neither map nor preallocate the file.
 
 use kernel::{
     new_spinlock,
@@ -60,8 +61,9 @@ impl Known {
 
     /// Looks whether the file is complete, for which two questions are enough. May sleep.
     pub(crate) fn look(&self, file: &KFile) -> Result {
-        let holes = Holes { file, known: self };
-        if self.size > 0 && holes.next_data(0)? == Some(0) && file.seek_hole(0)? >= self.size {
+        let holes = Holes::new(self, file, 0);
+        let data = holes.next_data(0)? == Some(0) && file.seek_hole(0)? >= self.size;
+        if data && self.size > 0 && !file.has_reserved_blocks()? {
             self.set_complete();
         }
         Ok(())
@@ -82,20 +84,13 @@ impl Known {
         })
     }
 
-    /// As [`Known::for_each_missing`], for a range that should have been filled: one question is
-    /// enough if it was. May sleep.
-    pub(crate) fn for_each_unfilled(
-        &self,
-        file: &KFile,
-        start: u64,
-        len: u64,
-        missing: impl FnMut(Run) -> Result,
-    ) -> Result {
-        if self.known(start, start.saturating_add(len)) != (true, start.saturating_add(len)) {
-            // What is found to be present is noted.
-            Holes { file, known: self }.next_hole(start)?;
-        }
-        self.for_each_missing(file, start, len, missing)
+    /// The daemon says that it has filled the range: looks once, and notes what is there. May
+    /// sleep.
+    pub(crate) fn filled(&self, file: &KFile, start: u64, len: u64) -> Result {
+        let mut holes = Holes::new(self, file, start.saturating_add(len));
+        holes.answered = true;
+        holes.next_hole(start)?;
+        Ok(())
     }
 
     /// The first run of the range that is present in `file`, as long as it can be. May sleep.
@@ -153,7 +148,7 @@ impl Known {
                     present: true,
                 })?;
             } else {
-                for run in Runs::new(&Holes { file, known: self }, at, len) {
+                for run in Runs::new(&Holes::new(self, file, to), at, len) {
                     each(run?)?;
                 }
             }
@@ -294,8 +289,37 @@ impl Map {
 
 /// The holes of a backing file, and where to note what is not one.
 struct Holes<'a> {
-    file: &'a KFile,
     known: &'a Known,
+    file: &'a KFile,
+    /// Up to where somebody wants to know.
+    end: u64,
+    /// Whether the daemon says that the bytes are there.
+    answered: bool,
+}
+
+impl<'a> Holes<'a> {
+    fn new(known: &'a Known, file: &'a KFile, end: u64) -> Self {
+        Self {
+            known,
+            file,
+            end,
+            answered: false,
+        }
+    }
+
+    /// Where the data that begins at `pos` ends, if it is believed to be data. `hole` is what the
+    /// file system says.
+    fn believed(&self, pos: u64, hole: u64) -> Result<u64> {
+        if self.answered {
+            // Not for more than the answer was about.
+            return Ok(hole.min(self.end.next_multiple_of(BLOCK)));
+        }
+        if !self.file.has_reserved_blocks()? {
+            return Ok(hole);
+        }
+        let len = hole.min(self.end).saturating_sub(pos);
+        Ok(pos.saturating_add(self.file.on_disk(pos, len)))
+    }
 }
 
 impl Presence for Holes<'_> {
@@ -310,6 +334,7 @@ impl Presence for Holes<'_> {
         self.known.seeks.fetch_add(1, ordering::Relaxed);
         match self.file.seek_hole(pos) {
             Ok(hole) => {
+                let hole = self.believed(pos, hole)?;
                 // There is data from here to the hole, unless the hole is here.
                 if hole > pos {
                     self.known.note(pos, hole);

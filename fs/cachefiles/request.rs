@@ -265,7 +265,9 @@ impl Requests {
     /// sleep.
     pub(crate) fn answer(&self, id: u64, result: Result) -> Result {
         let request = self.inner.lock().table.remove_delivered(id);
-        self.complete(&request.ok_or(EINVAL)?, result);
+        let request = request.ok_or(EINVAL)?;
+        let result = result.and_then(|()| request.object.filled(request.start, request.len()));
+        self.complete(&request, result);
         Ok(())
     }
 

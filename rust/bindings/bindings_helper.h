@@ -9,6 +9,7 @@
 #include <linux/fs_context.h>
 #include <linux/fscache-cache.h>
 #include <linux/iomap.h>
+#include <linux/magic.h>
 #include <linux/namei.h>
 #include <linux/poll.h>
 #include <linux/netfs.h>
@@ -23,6 +24,10 @@
 
 /* Constants that kernel::bindings lacks, or that bindgen cannot see behind C's casts. */
 const unsigned int VFS_CONST_SB_RDONLY = SB_RDONLY;
+const unsigned long VFS_CONST_EXT4_SUPER_MAGIC = EXT4_SUPER_MAGIC;
+const unsigned long VFS_CONST_XFS_SUPER_MAGIC = XFS_SUPER_MAGIC;
+const unsigned long VFS_CONST_BTRFS_SUPER_MAGIC = BTRFS_SUPER_MAGIC;
+const u32 VFS_CONST_STATX_BLOCKS = STATX_BLOCKS;
 const int VFS_CONST_IOCB_DIRECT = IOCB_DIRECT;
 const int VFS_CONST_IOCB_DONTCACHE = IOCB_DONTCACHE;
 const fmode_t VFS_CONST_FMODE_CAN_ODIRECT = FMODE_CAN_ODIRECT;

@@ -106,6 +106,16 @@ u64 vfs_helper_huge_encode_dev(dev_t dev)
 	return huge_encode_dev(dev);
 }
 
+void vfs_helper_inode_lock_shared(struct inode *inode)
+{
+	inode_lock_shared(inode);
+}
+
+void vfs_helper_inode_unlock_shared(struct inode *inode)
+{
+	inode_unlock_shared(inode);
+}
+
 void vfs_helper_inode_lock(struct inode *inode)
 {
 	inode_lock(inode);

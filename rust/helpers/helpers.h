@@ -37,6 +37,8 @@ void vfs_helper_init_kiocb(struct kiocb *iocb, struct file *file, loff_t pos,
 			   int flags);
 struct mnt_idmap *vfs_helper_nop_mnt_idmap(void);
 u64 vfs_helper_huge_encode_dev(dev_t dev);
+void vfs_helper_inode_lock_shared(struct inode *inode);
+void vfs_helper_inode_unlock_shared(struct inode *inode);
 void vfs_helper_inode_lock(struct inode *inode);
 void vfs_helper_inode_unlock(struct inode *inode);
 

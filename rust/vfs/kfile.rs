@@ -43,6 +43,17 @@ pub unsafe trait ReadTarget: Send + 'static {
     fn complete(self, result: Result<usize>);
 }
 
+/// A file system whose way to tell data from holes is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
+    /// ext4, and older ones that its module reads.
+    Ext4,
+    /// XFS.
+    Xfs,
+    /// btrfs.
+    Btrfs,
+}
+
 /// A file opened by the kernel.
 pub struct KFile(ARef<File>);
 
@@ -205,9 +216,78 @@ impl KFile {
 
     fn seek(&self, pos: u64, whence: u32) -> Result<u64> {
         let pos = i64::try_from(pos).map_err(|_| EINVAL)?;
-        // SAFETY: The file is open. The call moves its position, which nobody uses.
-        let at = unsafe { bindings::vfs_llseek(self.0.as_ptr(), pos, crate::int(whence)) };
+        // A write that is under way is waited for, since XFS shows its whole range as data from
+        // the beginning, and takes back what it could not write. The others wait by themselves.
+        let lock = self.file_system() == Some(FileSystem::Xfs);
+        // SAFETY: The file is open. The call moves its position, which nobody uses. On XFS it takes
+        // no lock that comes before the inode's.
+        let at = unsafe {
+            let inode = (*self.0.as_ptr()).f_inode;
+            if lock {
+                bindings::vfs_helper_inode_lock_shared(inode);
+            }
+            let at = bindings::vfs_llseek(self.0.as_ptr(), pos, crate::int(whence));
+            if lock {
+                bindings::vfs_helper_inode_unlock_shared(inode);
+            }
+            at
+        };
         u64::try_from(at).map_err(|_| Error::from_errno(i32::try_from(at).unwrap_or(-5)))
+    }
+
+    /// Which of the file systems that are known here the file is on.
+    pub fn file_system(&self) -> Option<FileSystem> {
+        // SAFETY: An open file has an inode, and that a super block, whose magic never changes.
+        let magic = unsafe { (*(*(*self.0.as_ptr()).f_inode).i_sb).s_magic };
+        match magic {
+            bindings::VFS_CONST_EXT4_SUPER_MAGIC => Some(FileSystem::Ext4),
+            bindings::VFS_CONST_XFS_SUPER_MAGIC => Some(FileSystem::Xfs),
+            bindings::VFS_CONST_BTRFS_SUPER_MAGIC => Some(FileSystem::Btrfs),
+            _ => None,
+        }
+    }
+
+    /// Whether the file may have blocks that are data although no bytes were written to them: ext4
+    /// reserves blocks when a write begins, and keeps them when the write dies. May sleep.
+    ///
+    /// As long as blocks are reserved for other reasons, because written bytes are not on disk yet,
+    /// this is true as well.
+    pub fn has_reserved_blocks(&self) -> Result<bool> {
+        if self.file_system() != Some(FileSystem::Ext4) {
+            return Ok(false);
+        }
+        let mut stat = bindings::kstat::default();
+        // SAFETY: The file is open, so it has a path and an inode; `stat` has room for the answer.
+        // ext4 adds reserved blocks to those that the inode has.
+        unsafe {
+            to_result(bindings::vfs_getattr_nosec(
+                &(*self.0.as_ptr()).__bindgen_anon_1.f_path,
+                &raw mut stat,
+                bindings::VFS_CONST_STATX_BLOCKS,
+                0,
+            ))?;
+            Ok(stat.blocks != (*(*self.0.as_ptr()).f_inode).i_blocks)
+        }
+    }
+
+    /// How many of the `len` bytes from `pos` are on disk, without a gap from the first one on.
+    /// What is in memory only is written first. For file systems with `bmap`. May sleep.
+    pub fn on_disk(&self, pos: u64, len: u64) -> u64 {
+        // SAFETY: An open file has an inode.
+        let inode = unsafe { (*self.0.as_ptr()).f_inode };
+        // SAFETY: As above; the size of a block never changes.
+        let bits = u32::from(unsafe { (*inode).i_blkbits });
+        let end = pos.saturating_add(len);
+        let mut at = pos;
+        while at < end {
+            let mut block = at >> bits;
+            // SAFETY: The inode is valid. Answers are zero for what is not on disk.
+            if unsafe { bindings::bmap(inode, &raw mut block) } != 0 || block == 0 {
+                break;
+            }
+            at = ((at >> bits).saturating_add(1)).saturating_mul(1 << bits);
+        }
+        at.min(end).saturating_sub(pos)
     }
 
     /// Reads at `pos` through the page cache, and completes `target` before it returns. May sleep.

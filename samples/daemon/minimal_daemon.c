@@ -6,6 +6,8 @@
  *	minimal_daemon ROOT TAG SOURCE [DEVICE]
  *
  * ROOT must have been prepared (`demandd prepare --root ROOT --source SOURCE ...`).
+ * It may be killed and started again: the kernel gives the next daemon what has no
+ * answer. It has no eviction: it does not ask poll() for POLLOUT.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -108,9 +108,9 @@
  * ENOENT     ``bind``: there is nothing at PATH
  * ENOTDIR    ``bind``: PATH is not a directory
  * EROFS      ``bind``: PATH is on a read-only file system
- * EOPNOTSUPP ``bind``: the file system at PATH cannot hold a cache; it needs
- *            extended attributes, sparse files, files without a name (O_TMPFILE)
- *            and blocks of at most 4096 bytes
+ * EOPNOTSUPP ``bind``: the file system at PATH cannot hold a cache; it must be
+ *            ext4, XFS or btrfs, with extended attributes and blocks of at most
+ *            4096 bytes
  * EBUSY      ``cull``, ``inuse``: the file is in use
  * ENOENT     ``cull``, ``inuse``: there is no such file
  * EISDIR     ``cull``: it is not a regular file

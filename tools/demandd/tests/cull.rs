@@ -226,6 +226,20 @@ fn a_blob_in_use_stays_and_counts_as_used() {
 }
 
 #[test]
+fn what_was_in_use_is_tried_again_while_blobs_go() {
+    let site = Site::new();
+    blobs(&site, &["a", "b"]);
+    let culler = Culler::start(&site, Some(NEVER));
+    culler.disk.use_only(&["Da"]);
+    culler.want(2);
+    wait_until("a is tried twice", || culler.disk.count() >= 3);
+    let culls = culler.disk.culls.lock().unwrap().clone();
+    let expected = [("Da", false), ("Db", true), ("Da", false)];
+    assert_eq!(culls, expected.map(|(name, done)| (name.to_owned(), done)));
+    culler.daemon.end();
+}
+
+#[test]
 fn when_nothing_is_left_to_cull_it_waits() {
     let site = Site::new();
     blobs(&site, &["a", "b"]);
