@@ -48,9 +48,12 @@ trap cleanup EXIT
 trap 'exit 143' TERM
 trap 'exit 130' INT
 
+# How many times longer than usual things may take: a debug kernel sets it.
+SLOW=${SLOW:-1}
+
 # wait_for SECONDS COMMAND [ARG]...: until COMMAND is true, but not for ever.
 wait_for() {
-	wait_end=$(($(date +%s) + $1))
+	wait_end=$(($(date +%s) + $1 * SLOW))
 	shift
 	until "$@"; do
 		[ "$(date +%s)" -lt "$wait_end" ] || { echo "waited in vain for: $*"; return 1; }

@@ -117,7 +117,7 @@ check "an image is not mounted from it" \
 check "not even by its tag" \
 	refused ENOTCONN 'three.img.*cache "stock" cannot fetch on demand' uuid=three.img,tag=stock
 check "no blob of the image is in it" no_blobs_in "$STOCK/cache"
-check "our daemon cannot take its tag" eval 'fails timeout 10 "$DEMANDD" serve --root "$CACHE" \
+check "our daemon cannot take its tag" eval 'fails timeout $((10 * SLOW)) "$DEMANDD" serve --root "$CACHE" \
 	--source "$SOURCE" --tag stock 4>&- 2>&1 | grep "os error 16"'
 start_daemon 4>&-
 mount_image three.img

@@ -62,7 +62,7 @@ reads_right() { read_range "$range" && right_bytes; }
 fails_soon() {
 	before=$(date +%s)
 	fails read_range "$range" || return 1
-	[ $(($(date +%s) - before)) -le "$SOON" ] && reader_gets "$1"
+	[ $(($(date +%s) - before)) -le $((SOON * SLOW)) ] && reader_gets "$1"
 }
 
 # --- a daemon by hand: descriptor 3 is the device ------------------------------
@@ -150,7 +150,7 @@ start_daemon --delay-ms 60000
 start_reader
 kill -KILL "$READER"
 check "a reader that waits for the daemon can be killed (T10)" wait_for $SOON reader_ended
-check "its mount can be unmounted while the request is pending" timeout 10 umount "$MNT"
+check "its mount can be unmounted while the request is pending" timeout $((10 * SLOW)) umount "$MNT"
 kill_daemon
 check "a cache that nobody uses goes with its daemon" wait_for 10 fails cache_bound
 
@@ -185,7 +185,7 @@ check "a request that a daemon took with it fails" reader_gets 'Input/output err
 check "the device can be opened again while mounted" bind_by_hand
 check "an answer to the old request is refused" fails tell "done $id"
 close_device
-check "a mount without a daemon can be unmounted" timeout 10 umount "$MNT"
+check "a mount without a daemon can be unmounted" timeout $((10 * SLOW)) umount "$MNT"
 check "then its cache goes, too" wait_for 5 fails cache_bound
 
 # --- the smallest daemon ---------------------------------------------------------
