@@ -10,6 +10,7 @@ export BUILD
 
 enter := scripts/enter
 kbuild := $(enter) make -C /build/kdir --no-print-directory -j$(shell nproc) M=/src
+kbuild_debug := $(enter) make -C /build/kdir-debug --no-print-directory -j$(shell nproc) LLVM=1 M=/src
 stamps := $(BUILD)/stamps
 suite := /src/tools/testing/selftests/filesystems/erofs_demand
 selftest_args := LIB_MK=/build/kdir/tools/testing/selftests/lib.mk \
@@ -24,6 +25,8 @@ help:
 	@echo 'make test        all tests: host, scripts, and kernel modules in a VM'
 	@echo 'make test-host   tests of the daemon and of the pure crates'
 	@echo 'make test-vm     kernel selftests; T="mount share" runs only these'
+	@echo 'make test-debug  the same suites on a kernel with KASAN, lockdep, kmemleak and KUnit, which is built'
+	@echo '                 first (about 20 minutes, once); T as above'
 	@echo 'make bench       reads through a mount beside reads of the cache file, in a VM'
 	@echo 'make check       format, lints, documentation and symbols'
 	@echo ''
@@ -56,6 +59,14 @@ modules: | $(stamps)/tree
 	@echo '==> modules'
 	@$(kbuild) MO=/build/modules modules
 
+# The debug kernel: also quick when there is nothing to do.
+setup-debug: | $(stamps)/tree
+	@scripts/setup-debug
+
+modules-debug: setup-debug
+	@echo '==> modules for the debug kernel'
+	@$(kbuild_debug) MO=/build/modules-debug modules
+
 daemon: $(stamps)/cargo
 	@echo '==> daemon'
 	@$(enter) sh -c 'cd /src/tools && cargo build --release --locked --offline'
@@ -71,6 +82,9 @@ tree-image: selftests
 guest-modules: modules
 	@$(enter) env BUILD=/build /src/scripts/install-modules /
 
+guest-modules-debug: modules-debug
+	@$(enter) env BUILD=/build /src/scripts/install-modules --debug /
+
 # --- running ----------------------------------------------------------------
 
 demo: guest-modules daemon
@@ -84,6 +98,9 @@ test-host: $(stamps)/cargo
 
 test-vm: guest-modules daemon tree-image
 	@T='$(T)' scripts/run-tests vm
+
+test-debug: guest-modules-debug daemon tree-image
+	@T='$(T)' scripts/run-tests debug
 
 bench: guest-modules daemon
 	@$(enter) make -s -C /src/tools/bench OUTPUT=/build/bench
@@ -106,10 +123,10 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/demandd
 
 clean:
-	rm -rf $(addprefix $(BUILD)/,modules clippy selftests bench whole target vm out demo)
+	rm -rf $(addprefix $(BUILD)/,modules modules-debug clippy selftests bench whole target vm out demo)
 
 distclean:
 	rm -rf $(BUILD)
 
-.PHONY: help setup modules daemon selftests tree-image guest-modules demo test test-host \
-	test-vm bench check install uninstall clean distclean
+.PHONY: help setup setup-debug modules modules-debug daemon selftests tree-image guest-modules \
+	guest-modules-debug demo test test-host test-vm test-debug bench check install uninstall clean distclean

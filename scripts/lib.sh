@@ -17,8 +17,9 @@ need_root() {
 		die "$1 needs root (chroot, mount namespaces): run it with sudo"
 }
 
-# The kernel that this build folder was set up for.
+# kver [debug]: the kernel that this build folder was set up for, or the debug
+# kernel made from the same source.
 kver() {
-	[ -s "$BUILD/kver" ] || die "no kernel set up yet: run 'make setup'"
-	cat "$BUILD/kver"
+	[ -s "$BUILD/kver${1:+-$1}" ] || die "no such kernel set up yet: run 'make setup${1:+-$1}'"
+	cat "$BUILD/kver${1:+-$1}"
 }
