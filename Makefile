@@ -27,6 +27,10 @@ help:
 	@echo 'make test-vm     kernel selftests; T="mount share" runs only these'
 	@echo 'make test-debug  the same suites on a kernel with KASAN, lockdep, kmemleak and KUnit, which is built'
 	@echo '                 first (about 20 minutes, once); T as above'
+	@echo 'make stress      64 readers against a daemon that is killed all the time; S=SECONDS (600), K=debug'
+	@echo 'make fuzz-device a hostile daemon with readers underneath; S=SECONDS (900), K=debug'
+	@echo 'make power-cut   kill the VM while its cache is being filled; N=ROUNDS (20)'
+	@echo 'make bench-backend  misses, hits, memory, system calls of the cache; FS=xfs'
 	@echo 'make bench       reads through a mount beside reads of the cache file, in a VM'
 	@echo 'make check       format, lints, documentation and symbols'
 	@echo ''
@@ -106,6 +110,24 @@ bench: guest-modules daemon
 	@$(enter) make -s -C /src/tools/bench OUTPUT=/build/bench
 	@scripts/vm --name bench --timeout 600 -- /src/tools/bench/first_light
 
+# Long runs of what the suites do for seconds: S is how many, K=debug the kernel.
+long_test = scripts/vm --name $@ $(if $(K),--kernel $(K)) --timeout $$(($(1) + 1800)) -- \
+	env $(2)=$(1) LIMIT=$$(($(1) + 900)) /src/scripts/guest/selftests
+
+stress: $(if $(K),guest-modules-$(K),guest-modules) daemon selftests
+	@$(call long_test,$(or $(S),600),STRESS_SECONDS) stress
+
+fuzz-device: $(if $(K),guest-modules-$(K),guest-modules) daemon selftests
+	@$(call long_test,$(or $(S),900),FUZZ_SECONDS) hostile
+
+power-cut: guest-modules daemon selftests
+	@scripts/power-cut $(or $(N),20)
+
+bench-backend: guest-modules daemon
+	@$(enter) make -s -C /src/tools/bench OUTPUT=/build/bench
+	@scripts/vm --name bench-backend --timeout 3600 -- \
+		/src/tools/bench/backend $(if $(filter xfs,$(FS)),--xfs) $(SECTIONS)
+
 check: modules $(stamps)/cargo
 	@scripts/check
 
@@ -129,4 +151,4 @@ distclean:
 	rm -rf $(BUILD)
 
 .PHONY: help setup setup-debug modules modules-debug daemon selftests tree-image guest-modules \
-	guest-modules-debug demo test test-host test-vm test-debug bench check install uninstall clean distclean
+	guest-modules-debug demo test test-host test-vm test-debug stress fuzz-device power-cut bench bench-backend check install uninstall clean distclean

@@ -1,25 +1,43 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Read a file in one way, and tell how long it took.
+ * Read in one way, and tell how long it took.
  *
  * usage: readbench sequential FILE
- *        readbench random FILE COUNT SEED
+ *        readbench random FILE COUNT SEED [READERS]
+ *        readbench stride FILE FIRST STEP COUNT
+ *        readbench pieces FILE DIR
+ *        readbench tree DIR
+ *        readbench walk DIR
  *
- *   sequential  all of it, 1 MiB at a time; prints MB/s
- *   random      COUNT different blocks of 4 KiB, without readahead, in an order
- *               that SEED decides; prints reads/s, and the median and the 99th
- *               percentile of their times in microseconds
+ *   sequential  all of the file, 1 MiB at a time
+ *   random      COUNT different blocks of 4 KiB, without readahead, in an order that
+ *               SEED decides, by READERS threads (default: 1) that share the work
+ *   stride      COUNT blocks of 4 KiB, without readahead, STEP bytes from one to the
+ *               next, beginning at FIRST
+ *   tree        the regular files in DIR whole, in the order of their names, each
+ *               opened for itself
+ *   pieces      the same bytes from a FILE that has the files of DIR in that order,
+ *               each from the next border of 4 KiB on; opened for each piece
+ *   walk        the size of each file in DIR, in the same order
  *
- * The last column is a sum over what was read: the same for the same bytes,
- * wherever they come from.
+ * Prints one line, with tabs between: the rate (MB/s; reads/s for random and stride,
+ * files/s for walk); the median and the 99th percentile of the time of one read, in
+ * microseconds; the processor time of this program per read, in microseconds; the time
+ * that the machine's processors were not idle, per read, in microseconds, which
+ * includes what other threads and the kernel's workers do; and a sum over what was
+ * read: the same for the same bytes at the same places, wherever they come from.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,13 +45,23 @@
 #define BLOCK 4096
 #define PIECE (1 << 20)
 
-static uint64_t buffer[PIECE / sizeof(uint64_t)];
+static double *times;
+static size_t reads;
 static uint64_t sum;
 
 static void die(const char *what)
 {
 	fprintf(stderr, "readbench: %s: %s\n", what, strerror(errno));
 	exit(1);
+}
+
+static void *get_memory(size_t count, size_t size)
+{
+	void *memory = calloc(count ? count : 1, size);
+
+	if (!memory)
+		die("memory");
+	return memory;
 }
 
 static double now_us(void)
@@ -44,32 +72,135 @@ static double now_us(void)
 	return now.tv_sec * 1e6 + now.tv_nsec / 1e3;
 }
 
-/* One word of each block: the sum is to cost little beside the read. */
-static void add_to_sum(size_t len)
+/* Processor time that this program has used. */
+static double used_us(void)
 {
-	for (size_t at = 0; at < len / sizeof(*buffer); at += BLOCK / sizeof(*buffer))
-		sum = sum * 31 + buffer[at];
+	struct rusage used;
+
+	getrusage(RUSAGE_SELF, &used);
+	return (used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1e6 +
+	       used.ru_utime.tv_usec + used.ru_stime.tv_usec;
 }
 
-static void sequential(int fd)
+/* Time that the processors were idle, all of them together. */
+static double idle_us(void)
 {
-	double start = now_us(), bytes = 0;
+	double idle, iowait;
+	FILE *stat = fopen("/proc/stat", "r");
+
+	if (!stat || fscanf(stat, "cpu %*s %*s %*s %lf %lf", &idle, &iowait) != 2)
+		die("/proc/stat");
+	fclose(stat);
+	return (idle + iowait) / sysconf(_SC_CLK_TCK) * 1e6;
+}
+
+/*
+ * One word of each block, so that the sum costs little beside the read; and not in any
+ * order, as several threads add to it.
+ */
+static void add_to_sum(const char *bytes, size_t len, uint64_t pos)
+{
+	uint64_t added = 0, word;
+
+	for (size_t at = 0; at + sizeof(word) <= len; at += BLOCK) {
+		memcpy(&word, bytes + at, sizeof(word));
+		added += (word ^ (pos + at)) * ((pos + at) | 1);
+	}
+	__atomic_fetch_add(&sum, added, __ATOMIC_RELAXED);
+}
+
+static void read_whole(int fd, char *buffer, size_t len, uint64_t at, uint64_t pos)
+{
+	for (size_t done = 0; done < len;) {
+		size_t want = len - done < PIECE ? len - done : PIECE;
+		ssize_t n = pread(fd, buffer, want, at + done);
+
+		if (n <= 0)
+			die("pread");
+		add_to_sum(buffer, n, pos + done);
+		done += n;
+	}
+}
+
+static int open_file(const char *name)
+{
+	int fd = open(name, O_RDONLY);
+
+	if (fd < 0)
+		die(name);
+	return fd;
+}
+
+static uint64_t file_size(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		die("fstat");
+	return st.st_size;
+}
+
+static double sequential(const char *name)
+{
+	char *buffer = get_memory(1, PIECE);
+	int fd = open_file(name);
+	uint64_t pos = 0;
 	ssize_t n;
 
-	while ((n = read(fd, buffer, PIECE)) > 0) {
-		add_to_sum(n);
-		bytes += n;
+	times = get_memory(file_size(fd) / PIECE + 1, sizeof(*times));
+	for (;; pos += n) {
+		double before = now_us();
+
+		n = read(fd, buffer, PIECE);
+		if (n < 0)
+			die("read");
+		if (!n)
+			return pos;
+		times[reads++] = now_us() - before;
+		add_to_sum(buffer, n, pos);
 	}
-	if (n < 0)
-		die("read");
-	printf("%.1f", bytes / (now_us() - start));
 }
 
-static int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
+/* Blocks that several threads read, in order; the next one to read is what they share. */
+static struct {
+	int fd;
+	uint64_t *positions;
+	size_t next;
+} blocks;
 
-	return (x > y) - (x < y);
+static void *read_blocks(void *unused)
+{
+	char *buffer = get_memory(1, BLOCK);
+	size_t n;
+
+	while ((n = __atomic_fetch_add(&blocks.next, 1, __ATOMIC_RELAXED)) < reads) {
+		double before = now_us();
+
+		if (pread(blocks.fd, buffer, BLOCK, blocks.positions[n]) != BLOCK)
+			die("pread");
+		times[n] = now_us() - before;
+		add_to_sum(buffer, BLOCK, blocks.positions[n]);
+	}
+	free(buffer);
+	return unused;
+}
+
+static void read_all_blocks(size_t readers)
+{
+	pthread_t *threads = get_memory(readers, sizeof(*threads));
+
+	errno = posix_fadvise(blocks.fd, 0, 0, POSIX_FADV_RANDOM);
+	if (errno)
+		die("fadvise");
+	times = get_memory(reads, sizeof(*times));
+	for (size_t n = 1; n < readers; n++) {
+		errno = pthread_create(&threads[n], NULL, read_blocks, NULL);
+		if (errno)
+			die("thread");
+	}
+	read_blocks(NULL);
+	for (size_t n = 1; n < readers; n++)
+		pthread_join(threads[n], NULL);
 }
 
 static uint64_t next_random(uint64_t *state)
@@ -80,64 +211,159 @@ static uint64_t next_random(uint64_t *state)
 	return *state;
 }
 
-static void random_blocks(int fd, size_t count, uint64_t seed)
+static void pick_random_blocks(const char *name, size_t count, uint64_t seed)
 {
-	struct stat st;
-	size_t blocks, n;
-	double *times, start;
-	uint64_t *order, state = seed * 2 + 1;
+	uint64_t state = seed * 2 + 1;
+	size_t there;
 
-	if (fstat(fd, &st))
-		die("fstat");
-	blocks = st.st_size / BLOCK;
-	if (count > blocks)
-		count = blocks;
-	times = calloc(count, sizeof(*times));
-	order = calloc(blocks, sizeof(*order));
-	if (!times || !order || !count)
-		die("nothing to read");
+	blocks.fd = open_file(name);
+	there = file_size(blocks.fd) / BLOCK;
+	reads = count < there ? count : there;
+	blocks.positions = get_memory(there, sizeof(*blocks.positions));
 	/* Shuffled, so that no block comes twice. */
-	for (n = 0; n < blocks; n++) {
+	for (size_t n = 0; n < there; n++) {
 		size_t other = next_random(&state) % (n + 1);
 
-		order[n] = order[other];
-		order[other] = n;
+		blocks.positions[n] = blocks.positions[other];
+		blocks.positions[other] = n * BLOCK;
 	}
-	errno = posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
-	if (errno)
-		die("fadvise");
-	start = now_us();
-	for (n = 0; n < count; n++) {
-		double before = now_us();
+}
 
-		if (pread(fd, buffer, BLOCK, order[n] * BLOCK) != BLOCK)
-			die("pread");
-		times[n] = now_us() - before;
-		add_to_sum(BLOCK);
+static void pick_stride(const char *name, uint64_t first, uint64_t step, size_t count)
+{
+	blocks.fd = open_file(name);
+	reads = count;
+	blocks.positions = get_memory(count, sizeof(*blocks.positions));
+	for (size_t n = 0; n < count; n++)
+		blocks.positions[n] = first + n * step;
+}
+
+static int is_file(const struct dirent *entry)
+{
+	return entry->d_name[0] != '.';
+}
+
+/* What is done with one file, which begins at a place in the row of all files. */
+typedef double file_action(const char *path, uint64_t pos);
+
+static const char *pieces_of;
+static char piece[PIECE];
+
+static double read_file(const char *path, uint64_t pos)
+{
+	int fd = open_file(path);
+	uint64_t size = file_size(fd);
+
+	read_whole(fd, piece, size, 0, pos);
+	close(fd);
+	return size;
+}
+
+static double look_at(const char *path, uint64_t pos)
+{
+	struct stat st;
+
+	(void)pos;
+	if (stat(path, &st))
+		die(path);
+	return st.st_size;
+}
+
+static double read_piece(const char *path, uint64_t pos)
+{
+	double size = look_at(path, pos);
+	int fd = open_file(pieces_of);
+
+	read_whole(fd, piece, size, pos, pos);
+	close(fd);
+	return size;
+}
+
+static double each_file(const char *dir, file_action *action)
+{
+	char path[PATH_MAX];
+	struct dirent **entries;
+	uint64_t pos = 0;
+	double bytes = 0;
+	int count = scandir(dir, &entries, is_file, alphasort);
+
+	if (count < 0)
+		die(dir);
+	times = get_memory(count, sizeof(*times));
+	for (int n = 0; n < count; n++) {
+		double before = now_us(), size;
+
+		snprintf(path, sizeof(path), "%s/%s", dir, entries[n]->d_name);
+		size = action(path, pos);
+		times[reads++] = now_us() - before;
+		bytes += size;
+		pos += ((uint64_t)size + BLOCK - 1) / BLOCK * BLOCK;
 	}
-	printf("%.0f", count / (now_us() - start) * 1e6);
-	qsort(times, count, sizeof(*times), by_value);
-	printf("\t%.0f\t%.0f", times[count / 2], times[count * 99 / 100]);
+	return bytes;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static uint64_t number(const char *text)
+{
+	return strtoull(text, NULL, 10);
+}
+
+static int usage(void)
+{
+	fprintf(stderr, "usage: readbench sequential FILE | random FILE COUNT SEED [READERS] |\n"
+			"  stride FILE FIRST STEP COUNT | pieces FILE DIR | tree DIR | walk DIR\n");
+	return 2;
 }
 
 int main(int argc, char **argv)
 {
-	int fd;
+	const char *mode = argc > 2 ? argv[1] : "";
+	size_t readers = 0;
+	double start, used, idle, wall, done = 0;
 
-	if (argc < 3)
-		goto usage;
-	fd = open(argv[2], O_RDONLY);
-	if (fd < 0)
+	/* Made before the clock starts. */
+	if (!strcmp(mode, "random") && (argc == 5 || argc == 6)) {
+		readers = argc == 6 ? number(argv[5]) : 1;
+		pick_random_blocks(argv[2], number(argv[3]), number(argv[4]));
+	} else if (!strcmp(mode, "stride") && argc == 6) {
+		readers = 1;
+		pick_stride(argv[2], number(argv[3]), number(argv[4]), number(argv[5]));
+	}
+	idle = idle_us();
+	used = used_us();
+	start = now_us();
+	if (readers) {
+		read_all_blocks(readers);
+		done = reads * 1e6;
+	} else if (!strcmp(mode, "sequential") && argc == 3) {
+		done = sequential(argv[2]);
+	} else if (!strcmp(mode, "pieces") && argc == 4) {
+		pieces_of = argv[2];
+		done = each_file(argv[3], read_piece);
+	} else if (!strcmp(mode, "tree") && argc == 3) {
+		done = each_file(argv[2], read_file);
+	} else if (!strcmp(mode, "walk") && argc == 3) {
+		each_file(argv[2], look_at);
+		done = reads * 1e6;
+	} else {
+		return usage();
+	}
+	wall = now_us() - start;
+	used = used_us() - used;
+	idle = idle_us() - idle;
+	if (!reads) {
+		errno = ENODATA;
 		die(argv[2]);
-	if (!strcmp(argv[1], "sequential") && argc == 3)
-		sequential(fd);
-	else if (!strcmp(argv[1], "random") && argc == 5)
-		random_blocks(fd, strtoul(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
-	else
-		goto usage;
-	printf("\t%016jx\n", (uintmax_t)sum);
+	}
+	qsort(times, reads, sizeof(*times), by_value);
+	printf("%.1f\t%.0f\t%.0f\t%.1f\t%.1f\t%016jx\n", done / wall, times[reads / 2],
+	       times[reads * 99 / 100], used / reads,
+	       (wall * sysconf(_SC_NPROCESSORS_ONLN) - idle) / reads, (uintmax_t)sum);
 	return 0;
-usage:
-	fprintf(stderr, "usage: readbench sequential FILE | random FILE COUNT SEED\n");
-	return 2;
 }
