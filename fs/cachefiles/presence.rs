@@ -97,17 +97,23 @@ impl Known {
     pub(crate) fn first_present(&self, file: &KFile, start: u64, len: u64) -> Result<Option<Run>> {
         let mut first: Option<Run> = None;
         let mut over = false;
-        self.for_each_run(file, start, len, |run| {
+        let result = self.for_each_run(file, start, len, |run| {
             match &mut first {
-                _ if over => {}
                 Some(first) if run.present => first.len = first.len.saturating_add(run.len),
-                Some(_) => over = true,
+                // Nobody wants to know about the rest.
+                Some(_) => {
+                    over = true;
+                    return Err(ECANCELED);
+                }
                 None if run.present => first = Some(run),
                 None => {}
             }
             Ok(())
-        })?;
-        Ok(first)
+        });
+        match result {
+            Err(e) if !over => Err(e),
+            _ => Ok(first),
+        }
     }
 
     /// Whether the whole file is known to be present.
@@ -227,7 +233,7 @@ impl Map {
         (contained, to.min(end))
     }
 
-    /// The run that `at` is in, up to the end of its leaf.
+    /// The run that `at` is in, up to the end of its leaf, or up to the next leaf if it has none.
     fn run_in_leaf(&self, at: u64) -> (bool, u64) {
         let first = at / LEAF * LEAF;
         match self.leaves.get(&(at / LEAF)) {
@@ -235,7 +241,12 @@ impl Map {
                 let (contained, to) = set.run(usize::try_from(at % LEAF).unwrap_or(0));
                 (contained, first.saturating_add(u64_from(to)))
             }
-            leaf => (leaf.is_some(), first.saturating_add(LEAF)),
+            Some(Leaf::Full) => (true, first.saturating_add(LEAF)),
+            None => {
+                let next = self.leaves.cursor_lower_bound(&(at / LEAF));
+                let next = next.map(|leaf| leaf.current().0.saturating_mul(LEAF));
+                (false, next.unwrap_or(u64::MAX))
+            }
         }
     }
 

@@ -309,7 +309,7 @@ impl Requests {
     /// The first request with an id of at least `id`.
     pub(crate) fn row(&self, id: u64) -> Option<Row> {
         let inner = self.inner.lock();
-        let request = inner.table.from_id(id)?;
+        let request = inner.table.first_from(id)?;
         Some(Row {
             record: Record::new(request),
             delivered: request.delivered(),

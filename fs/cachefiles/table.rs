@@ -98,11 +98,11 @@ impl<O: Clone, W: Waiter> Table<O, W> {
 
     /// The oldest request.
     pub(crate) fn oldest(&self) -> Option<&Request<O, W>> {
-        self.from_id(0)
+        self.first_from(0)
     }
 
     /// The oldest request whose id is at least `id`.
-    pub(crate) fn from_id(&self, id: u64) -> Option<&Request<O, W>> {
+    pub(crate) fn first_from(&self, id: u64) -> Option<&Request<O, W>> {
         let cursor = self.pending.cursor_lower_bound(&id)?;
         // The cursor gives references that live no longer than itself.
         self.pending.get(cursor.current().0)
