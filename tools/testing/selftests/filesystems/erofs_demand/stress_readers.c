@@ -320,18 +320,18 @@ void rotator(uint64_t seed)
 
 void dropper(uint64_t seed)
 {
-	/* 4: without a line in the kernel's log for each. */
-	static const char *const levels[] = { "5", "6", "7" };
+	static const char *const levels[] = { "1", "2", "3" };
 	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
 	uint64_t r = seed;
 
-	if (fd < 0)
+	/* 4: no line in the kernel's log for each, from now on. */
+	if (fd < 0 || pwrite(fd, "4", 1, 0) != 1)
 		die("cannot drop caches");
 	while (!shared->stop_rest) {
 		/* Only what is clean is dropped. */
 		if (one_in(&r, 4))
 			sync();
-		if (write(fd, levels[rnd_below(&r, 3)], 1) != 1)
+		if (pwrite(fd, levels[rnd_below(&r, 3)], 1, 0) != 1)
 			die("cannot drop caches");
 		shared->drops++;
 		sleep_ms(rnd_below(&r, 200));

@@ -5,7 +5,7 @@
 . "${0%/*}/lib.sh"
 
 load_modules
-plan 2
+plan 4
 
 # A file whose bytes are those of the blob "data", mounted, with its metadata
 # present and its data missing; the daemon is gone.
@@ -49,4 +49,7 @@ make_places "$TMP/places"
 file=$(echo "$CACHE"/cache/Ierofs/@*/Ddata)
 subtests "in C" "$PROGRAMS/abi" "$CACHE" "$TAG" "$MNT/file" "$file" "$TMP/places"
 subtests "in Rust" "${DEMANDD%/*}/abi-check" "$CACHE" "$TAG" "$MNT/file" "$file"
+subtests "what wakes a daemon" "$PROGRAMS/wakeups" "$CACHE" "$TAG" "$MNT/file"
+check "places that were refused are not held (T33)" \
+	umount "$TMP/places/read-only" "$TMP/places/ramfs"
 finish

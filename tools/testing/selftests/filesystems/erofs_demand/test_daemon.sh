@@ -4,84 +4,12 @@
 # never gets zeros for what has not arrived, and never hangs.
 # shellcheck disable=SC2119 # functions with optional arguments
 . "${0%/*}/lib.sh"
+. "${0%/*}/by_hand.sh"
 
 load_modules
-plan 36
+plan 42
 
-BLOCK=4096
-MiB=1048576
-# A reader that is to end at once may take this long, in seconds.
-SOON=2
-
-# --- readers -----------------------------------------------------------------
-# The file's bytes are those of the blob "data", of which the first MiB is there.
-# Every reader that is to miss takes bytes that no other one has touched.
-
-make_images() {
-	mkdir "$TMP/tree"
-	head -c $((16 * MiB)) /dev/urandom >"$TMP/tree/file"
-	: >"$SOURCE/data"
-	make_image one.img "$TMP/tree" --chunksize=65536 --blobdev="$SOURCE/data"
-	prepare >/dev/null
-	"$DEMANDD" prefetch --root "$CACHE" --source "$SOURCE" one.img "data:0+$MiB" >/dev/null
-}
-
-next_range=$MiB
-# A range of some bytes (default: a block) that is missing, in $range.
-fresh_range() {
-	range=$next_range+${1:-$BLOCK}
-	next_range=$((next_range + 16 * BLOCK))
-}
-
-# read_range RANGE: what is read is in $TMP/got, the error in $TMP/error.
-read_range() { "$PROGRAMS/readrange" --random "$MNT/file" "$1" >"$TMP/got" 2>"$TMP/error"; }
-
-# Reads a fresh range in the background; returns when it waits for the daemon.
-# Descriptor 3, the device, must be closed when this shell closes it.
-start_reader() {
-	fresh_range "$@"
-	"$PROGRAMS/readrange" --random "$MNT/file" "$range" >"$TMP/got" 2>"$TMP/error" 3>&- &
-	READER=$!
-	wait_for 10 reader_waits
-}
-reader_waits() { grep -q '^State:.D' "/proc/$READER/status"; }
-reader_ended() { ! kill -0 "$READER" 2>/dev/null; }
-
-# reader_gets ERROR: soon, and not one byte.
-reader_gets() {
-	wait_for "$SOON" reader_ended || return 1
-	cat "$TMP/error"
-	grep -q "$1" "$TMP/error" && fails [ -s "$TMP/got" ]
-}
-
-# The bytes of the range are right (and are read, if nothing was read before).
-right_bytes() {
-	"$PROGRAMS/readrange" "$TMP/tree/file" "$range" | cmp - "$TMP/got"
-}
-reads_right() { read_range "$range" && right_bytes; }
-fails_soon() {
-	before=$(date +%s)
-	fails read_range "$range" || return 1
-	[ $(($(date +%s) - before)) -le $((SOON * SLOW)) ] && reader_gets "$1"
-}
-
-# --- a daemon by hand: descriptor 3 is the device ------------------------------
-
-open_device() { exec 3<>"$DEVICE"; }
-close_device() { exec 3>&-; }
-tell() { printf '%s' "$1" >&3; }
-# What it owes fails as soon as it is gone.
-bind_by_hand() { open_device && tell "dir $CACHE" && tell "tag $TAG" && tell "linger 0" && tell bind; }
-
-# Takes one request, if there is one: $id, $off and $len.
-take_request() {
-	dd bs=280 count=1 status=none <&3 >"$TMP/record"
-	[ -s "$TMP/record" ] || return 1
-	# shellcheck disable=SC2046 # three numbers
-	set -- $(od -An -t u8 -N 24 "$TMP/record")
-	id=$1 off=$2 len=$3
-	taken=$((taken + 1))
-}
+# --- a daemon by hand ---------------------------------------------------------------
 
 # answer_all COMMAND...: answers requests until the reader has ended; counts them.
 answer_all() {
@@ -89,7 +17,10 @@ answer_all() {
 	wait_for 10 answer_or_end "$@"
 }
 answer_or_end() {
-	while take_request; do "$@" || return 1; done
+	while take_request; do
+		taken=$((taken + 1))
+		"$@" || return 1
+	done
 	reader_ended
 }
 
@@ -97,8 +28,8 @@ answer_or_end() {
 say_fail() { tell "fail $id $1"; }
 say_done() { tell "done $id"; }
 write_half() {
-	dd if="$SOURCE/data" of="$data_file" bs="$BLOCK" conv=notrunc status=none \
-		skip=$((off / BLOCK)) seek=$((off / BLOCK)) count=$((len / BLOCK / 2))
+	half=$((len / BLOCK / 2))
+	write_data "$off" $((half * BLOCK))
 	say_done
 }
 
@@ -108,7 +39,6 @@ at_most_two() { echo "$taken requests"; [ "$taken" -ge 1 ] && [ "$taken" -le 2 ]
 # ------------------------------------------------------------------------------
 
 make_images
-data_file=$(echo "$CACHE"/cache/Ierofs/@*/Ddata)
 
 start_daemon --linger 0 --delay-ms 60000
 mount_image one.img device=data
@@ -156,7 +86,7 @@ check "a cache that nobody uses goes with its daemon" wait_for 10 fails cache_bo
 
 # --- answers -----------------------------------------------------------------
 
-bind_by_hand
+bind_by_hand "linger 0"
 check "what is present is mounted without a request" eval 'mount_image one.img device=data && fails take_request'
 for answer in "28 No space left on device" "110 Connection timed out" "13 Permission denied"; do
 	start_reader
@@ -182,11 +112,42 @@ start_reader
 wait_for 10 take_request
 close_device
 check "a request that a daemon took with it fails" reader_gets 'Input/output error'
-check "the device can be opened again while mounted" bind_by_hand
+check "the device can be opened again while mounted" bind_by_hand "linger 0"
 check "an answer to the old request is refused" fails tell "done $id"
 close_device
 check "a mount without a daemon can be unmounted" timeout $((10 * SLOW)) umount "$MNT"
 check "then its cache goes, too" wait_for 5 fails cache_bound
+
+# --- unmounted ------------------------------------------------------------------------
+# A request that is pending when its mount goes is given up, and nobody else's.
+
+cp "$SOURCE/one.img" "$SOURCE/other.img"
+cp "$SOURCE/data" "$SOURCE/other"
+prepare other.img other >/dev/null
+"$DEMANDD" prefetch --root "$CACHE" --source "$SOURCE" other.img >/dev/null
+mkdir "$TMP/other"
+bind_by_hand "linger 0"
+mount_image one.img device=data
+mount_image other.img device=other "$TMP/other"
+ask_ahead() { "$PROGRAMS/readrange" "$1" 8388608+1 >/dev/null 2>&1 3>&- & }
+ask_ahead "$TMP/other/file"
+OTHER=$!
+wait_for 10 take_request
+other_id=$id
+kill -KILL $OTHER
+start_reader
+take_request
+check "a mount can be unmounted while another one has readers" timeout $((10 * SLOW)) umount "$TMP/other"
+check "an answer to it is refused, and does no harm (T24)" says EINVAL "done $other_id"
+check "the other's reader still waits (T18)" reader_waits
+check "and gets its data" eval 'serve "$id" "$off" "$len" && reader_right'
+fresh_range
+write_data "${range%+*}" $BLOCK
+check "what a daemon wrote before anybody asked is read (T25)" reads_right
+check "and takes no request" fails take_request
+umount "$MNT"
+close_device
+wait_for 5 fails cache_bound
 
 # --- the smallest daemon ---------------------------------------------------------
 

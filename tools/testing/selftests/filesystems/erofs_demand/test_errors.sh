@@ -6,7 +6,7 @@
 . "${0%/*}/lib.sh"
 
 load_modules
-plan 62
+plan 70
 
 # Where fields of the super block are (fs/erofs/erofs_fs.h), in bytes.
 SUPER=1024
@@ -92,6 +92,9 @@ refuses "uuid= twice" EINVAL 'uuid.*given twice' "uuid=a,uuid=b"
 refuses "no cache" ENOTCONN 'no cache is bound' "uuid=good.img,device=data"
 refuses "no cache of the tag" ENOTCONN "no cache \"$TAG\" is bound" "$image=good.img"
 start_daemon
+mount_image good.img device=data
+device_number=$(stat -c %d "$MNT")
+umount "$MNT"
 refuses "another tag than the cache has" ENOTCONN 'no cache "other" is bound' \
 	"tag=other,uuid=good.img,device=data"
 
@@ -117,7 +120,7 @@ setfattr -n user.CacheFiles.cache -v "0x$(printf %0200d 0)" "$spoiled_file"
 refuses "a cache file with a long attribute" ESTALE 'Dlong.img.*stale' "$image=long.img"
 spoiled empty.img
 truncate -s 0 "$spoiled_file"
-refuses "an empty cache file" ESTALE 'Dempty.img.*stale.*empty' "$image=empty.img"
+refuses "an empty cache file (T67)" ESTALE 'Dempty.img.*stale.*empty' "$image=empty.img"
 spoiled directory.img
 rm "$spoiled_file"
 mkdir "$spoiled_file"
@@ -132,6 +135,20 @@ mv "$spoiled_file" "$TMP/elsewhere"
 ln -s "$TMP/elsewhere" "$spoiled_file"
 refuses "a symbolic link in place of a cache file" ESTALE 'Dlink.img.*not a regular file' "$image=link.img"
 
+# --- names -----------------------------------------------------------------
+
+# The longest one has 252 bytes: one more, and its file's name could not be encoded.
+long() { printf "%0$1d" 0; }
+long_names_right() {
+	for length in 1 2 3 5 126 251 252; do
+		cp "$SOURCE/good.img" "$SOURCE/$(long "$length")" && prepare "$(long "$length")" >/dev/null &&
+			mount_image "$(long "$length")" device=data && cmp "$MNT/file" "$TMP/tree/file" &&
+			umount "$MNT" || return 1
+	done
+}
+check "names of many lengths can be mounted (T46)" long_names_right
+refuses "a name that is too long" ENAMETOOLONG "$(long 253)" "$image=$(long 253)"
+
 # --- devices -----------------------------------------------------------------
 
 refuses "too many device= options" EINVAL '2 device= options, but the image has 1 device' \
@@ -144,7 +161,7 @@ refuses "a blob without a name in the image and without device=" EINVAL \
 	'device 1 has no name' "$plain,uuid=good.img"
 cut cut-data data 65536
 prepare cut-data >/dev/null
-refuses "a blob that is truncated" EUCLEAN 'blob "cut-data" is truncated' \
+refuses "a blob that is truncated (T67)" EUCLEAN 'blob "cut-data" is truncated' \
 	"$plain,device=cut-data,uuid=good.img"
 
 # --- images ------------------------------------------------------------------
@@ -184,7 +201,7 @@ umount "$MNT"
 
 cut cut.img good.img $(($(stat -c %s "$SOURCE/good.img") - 4096))
 prepare cut.img >/dev/null
-refuses "an image that is truncated" EUCLEAN '"cut.img" is truncated' "$image=cut.img"
+refuses "an image that is truncated (T67)" EUCLEAN '"cut.img" is truncated' "$image=cut.img"
 cut cut-in-block.img good.img 2000
 prepare cut-in-block.img >/dev/null
 refuses "an image that ends in its first block" EUCLEAN 'cut-in-block.img.*the image ends' \
@@ -200,4 +217,16 @@ cp "$SOURCE/good.img" "$SOURCE/lost.img"
 prepare lost.img >/dev/null
 rm "$SOURCE/lost.img"
 refuses "an image that the daemon cannot get" EIO 'lost.img' "$image=lost.img"
+
+# --- mounted --------------------------------------------------------------------
+
+mount_image good.img device=data
+check "after all these the number of a mount's device is that of the first (T51)" \
+	equal "$(stat -c %d "$MNT")" "$device_number"
+mkdir "$TMP/again"
+check "what is mounted can be mounted once more (T49)" mount_image good.img device=data "$TMP/again"
+check "a remount does not change what is mounted (T50)" \
+	eval 'mount -o remount,uuid=lost.img "$MNT" || :; grep " $MNT erofs .*uuid=good.img" /proc/mounts'
+check "the file is still right" cmp "$MNT/file" "$TMP/tree/file"
+check "both can be unmounted" umount "$MNT" "$TMP/again"
 finish

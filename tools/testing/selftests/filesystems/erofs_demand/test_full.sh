@@ -83,7 +83,7 @@ torn=$range
 check "no block of the cache file is wrong" present_right
 free_disk
 range=$torn
-check "when there is space it is read right, also where a block was torn" reads_right
+check "when there is space it is read right, also where a block was torn (T30)" reads_right
 drop_caches
 check "every byte of the file is right" cmp "$MNT/file" "$TMP/tree/file"
 check "and of the cache file" present_right

@@ -33,6 +33,8 @@ grown() { [ "$(object "$1")" -gt "$2" ]; }
 traced() { grep -E " $1: .*$2" "$TMP/trace"; }
 
 make_images $SIZE
+# What is not on disk yet is not believed at once.
+sync
 next_range=$((2 * MiB))
 bind_by_hand
 
@@ -58,7 +60,7 @@ check "it is not complete" equal "$(object complete)" 0
 check "the bootstrap, which is, has all its blocks" equal \
 	"$(column objects present_blocks "$TAG/Done.img") $(column objects complete "$TAG/Done.img")" \
 	"$((($(stat -c %s "$SOURCE/one.img") + BLOCK - 1) / BLOCK)) 1"
-check "two questions were enough to know" equal "$(column objects seeks "$TAG/Done.img")" 2
+check "at most two questions were enough to know" test "$(column objects seeks "$TAG/Done.img")" -le 2
 
 start_reader
 check "a miss is a request of its block" equal "$(request 1)" "queued ${range%+*} $BLOCK 1"
@@ -126,6 +128,6 @@ check "though it is read from the cache" grown hits "$hits"
 umount "$MNT"
 mount_image one.img device=data
 check "mounted again it is complete at once" equal "$(object complete)" 1
-check "that took two questions" equal "$(object seeks)" 2
+check "that took at most two questions" test "$(object seeks)" -le 2
 check "and no other one follows" unmoved seeks misses -- reads_file
 finish
