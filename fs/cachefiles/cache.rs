@@ -78,6 +78,11 @@ impl Bound {
         self.fscache.in_use()
     }
 
+    /// Whether it has neither a daemon nor a mount, and from now on cannot get either.
+    fn close_if_unused(&self) -> bool {
+        !self.cache().requests.connected() && self.fscache.close_if_unused()
+    }
+
     /// How many volumes clients have in the cache.
     pub(crate) fn volumes(&self) -> usize {
         self.fscache.volumes()
@@ -192,19 +197,13 @@ impl State {
     }
 
     /// Withdraws the caches that have neither a daemon nor a mount. May sleep.
+    ///
+    /// Under the lock, so that a daemon that comes right behind can bind the tag again.
     fn reap(&self) {
-        loop {
-            let unused = {
-                let mut caches = self.caches.lock();
-                let index = caches
-                    .iter()
-                    .position(|bound| !bound.in_use() && !bound.cache().requests.connected());
-                index.and_then(|index| caches.remove(index).ok())
-            };
-            // Withdrawn here, unless somebody still has it.
-            if unused.is_none() {
-                return;
-            }
+        let mut caches = self.caches.lock();
+        while let Some(index) = caches.iter().position(|bound| bound.close_if_unused()) {
+            // Withdrawn here, unless somebody still looks at it.
+            drop(caches.remove(index));
         }
     }
 }
@@ -412,7 +411,9 @@ impl Cache {
             self.check_below(dir)?;
             dir.remove_file(name)?;
         }
-        self.space.look(&self.root);
+        if self.space.look(&self.root) {
+            self.state.readable.notify_all();
+        }
         Ok(())
     }
 
@@ -524,6 +525,8 @@ impl Backend for Cache {
             let _names = cache.names.lock();
             Object::open(cache, key, volume.directory(key))?
         };
+        // Not under the lock: a write of the daemon may be waited for.
+        object.look()?;
         let node = RBTreeNode::new(object.serial(), object.clone(), GFP_KERNEL)?;
         cache.objects.lock().insert(node);
         let size = object.size();

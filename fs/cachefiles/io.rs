@@ -16,7 +16,7 @@ use kernel::{
         Arc, Mutex,
     },
 };
-use vfs::{log, u64_from};
+use vfs::{cred, kfile::WriteErrors, log, u64_from};
 
 /// Requests that one read makes at most for its holes. If it has more of them, the last request
 /// takes in what lies between: fetching a little twice is better than a thousand requests.
@@ -36,12 +36,16 @@ pub(crate) enum Mode {
 /// Reads from `start` of the object. Does not wait for bytes that are missing. May sleep.
 pub(crate) fn read(object: Arc<Object>, start: u64, read: CacheRead) {
     let len = u64_from(read.len()).min(object.size().saturating_sub(start));
+    let known = match object.confirm() {
+        Ok(known) => known,
+        Err(e) => return read.complete(Err(e)),
+    };
     let holes = missing(&object, start, len);
     let present = matches!(&holes, Ok(holes) if holes.is_empty());
     object.count(present);
     trace::presence(object.name(), start, len, present);
     match holes {
-        Ok(_) if present => hit(&object, start, read),
+        Ok(_) if present => hit(&object, start, known, read),
         Ok(_) if object.cache.out_of_space() => {
             if log::ratelimit() {
                 pr_warn!(
@@ -61,27 +65,30 @@ pub(crate) fn read(object: Arc<Object>, start: u64, read: CacheRead) {
     }
 }
 
-fn hit(object: &Arc<Object>, start: u64, read: CacheRead) {
+/// Reads what is present as long as nothing is lost after `known`.
+fn hit(object: &Arc<Object>, start: u64, known: WriteErrors, read: CacheRead) {
     let file = match object.file() {
         Ok(file) => file,
         Err(e) => return read.complete(Err(e)),
     };
+    // Readers need no right to the cache.
+    let _as_daemon = cred::Override::new(object.cache.cred());
     let direct = match object.cache.io_mode() {
         Mode::Auto => !file.in_page_cache(start, u64_from(read.len())),
         Mode::Direct => true,
         Mode::Buffered => false,
     };
     if !direct || !file.can_read_direct() {
-        return read_buffered(object, start, read);
+        return read_buffered(object, start, known, read);
     }
     // The device below may want an alignment that the read does not have.
-    if let Err((_, read)) = file.read_direct(start, read, queue()) {
-        read_buffered(object, start, read);
+    if let Err((_, read)) = file.read_direct(start, known, read, queue()) {
+        read_buffered(object, start, known, read);
     }
 }
 
 /// Reads through the backing file's page cache, and sees to it that nothing stays there.
-fn read_buffered(object: &Arc<Object>, start: u64, read: CacheRead) {
+fn read_buffered(object: &Arc<Object>, start: u64, known: WriteErrors, read: CacheRead) {
     let end = start.saturating_add(u64_from(read.len()));
     match object.file() {
         Ok(file) => {
@@ -90,7 +97,8 @@ fn read_buffered(object: &Arc<Object>, start: u64, read: CacheRead) {
             if cache.behind.note(object, start, end) {
                 cache.behind.start(behind::WAIT_MS);
             }
-            file.read_buffered(start, read);
+            let _as_daemon = cred::Override::new(cache.cred());
+            file.read_buffered(start, known, read, queue());
         }
         Err(e) => read.complete(Err(e)),
     }
@@ -164,10 +172,11 @@ impl Miss {
     fn begin(self: Arc<Self>, holes: &[(u64, u64)]) {
         let requests = &self.object.cache.requests;
         let result = holes.iter().try_for_each(|(start, end)| {
-            if requests.add(&self, *start, *end)? {
+            let (watch, result) = requests.add(&self, *start, *end);
+            if watch {
                 requests.start(request::WATCH_MS);
             }
-            Ok(())
+            result
         });
         self.answered(result);
     }
@@ -191,21 +200,22 @@ impl Miss {
             return;
         };
         match self.check(read.len()) {
-            Ok(()) if self.object.cache.io_mode() == Mode::Direct => {
-                hit(&self.object, self.start, read)
+            Ok(known) if self.object.cache.io_mode() == Mode::Direct => {
+                hit(&self.object, self.start, known, read)
             }
-            Ok(()) => read_buffered(&self.object, self.start, read),
+            Ok(known) => read_buffered(&self.object, self.start, known, read),
             Err(e) => read.complete(Err(e)),
         }
     }
 
     /// Looks once more whether the bytes are there: what the daemon says is not believed.
-    fn check(&self, len: usize) -> Result {
+    fn check(&self, len: usize) -> Result<WriteErrors> {
         match self.errno.load(ordering::Acquire) {
             0 => {}
             errno => return Err(Error::from_errno(errno)),
         }
         let len = u64_from(len).min(self.object.size().saturating_sub(self.start));
+        let known = self.object.confirm()?;
         self.object.for_each_missing(self.start, len, |run| {
             if log::ratelimit() {
                 pr_err!(
@@ -217,7 +227,8 @@ impl Miss {
                 );
             }
             Err(EIO)
-        })
+        })?;
+        Ok(known)
     }
 }
 

@@ -18,7 +18,12 @@ use kernel::{
     },
 };
 use netfs_split::Run;
-use vfs::{c_string, in_use::InUse, kfile::KFile, path::Path};
+use vfs::{
+    c_string,
+    in_use::InUse,
+    kfile::{KFile, WriteErrors},
+    path::Path,
+};
 
 /// A blob in the cache.
 #[pin_data]
@@ -26,7 +31,8 @@ pub(crate) struct Object {
     pub(crate) cache: Arc<Cache>,
     /// Number of the object, never used again while the module lives.
     serial: u64,
-    /// Name of the backing file, which the daemon knows the blob by.
+    /// Name of the backing file, which the daemon knows the blob by; empty if the blob's own is too
+    /// long for one.
     name: CString,
     // A file that cannot be used makes an object that fails, so that the mount that asked for it
     // learns the reason.
@@ -53,8 +59,11 @@ impl Object {
         directory: Result<Path>,
     ) -> Result<Arc<Self>> {
         let mut buf: NameBuf = [0; _];
-        let name = cache_key::file_name(key, &mut buf).map_err(|_| ENAMETOOLONG)?;
-        let name = c_string(name)?;
+        let (name, directory) = match cache_key::file_name(key, &mut buf) {
+            Ok(name) => (c_string(name)?, directory),
+            // No file has such a name.
+            Err(_) => (CString::try_from(c"")?, Err(ENAMETOOLONG)),
+        };
         let opened = directory.and_then(|directory| open_file(cache, &directory, &name));
         let (file, in_use, size) = match opened {
             Ok((file, in_use, size)) => (Ok(file), Some(in_use), size),
@@ -64,7 +73,7 @@ impl Object {
             }
         };
         let known = Known::new(size);
-        let object = Arc::pin_init(
+        Arc::pin_init(
             pin_init!(Self {
                 cache: cache.clone(),
                 serial: cache.new_id(),
@@ -78,11 +87,15 @@ impl Object {
                 misses: Atomic::new(0),
             }),
             GFP_KERNEL,
-        )?;
-        if let Ok(file) = &object.file {
-            object.known.look(file)?;
+        )
+    }
+
+    /// Looks whether all of it is present. May sleep.
+    pub(crate) fn look(&self) -> Result {
+        match &self.file {
+            Ok(file) => self.known.look(file),
+            Err(_) => Ok(()),
         }
-        Ok(object)
     }
 
     /// The object is not used any more: its file may go. May sleep.
@@ -133,6 +146,7 @@ impl Object {
 
     /// See [`fscache::backend::Backend::occupancy`].
     pub(crate) fn occupancy(&self, start: u64, len: u64) -> Result<(u64, u64)> {
+        self.confirm()?;
         let len = len.min(self.size.saturating_sub(start));
         let run = self.known.first_present(self.file()?, start, len)?;
         run.map(|run| (run.start, run.len)).ok_or(ENODATA)
@@ -140,6 +154,7 @@ impl Object {
 
     /// The daemon says that it has filled the range: looks once whether it has. May sleep.
     pub(crate) fn filled(&self, start: u64, len: u64) -> Result {
+        self.confirm()?;
         self.known.filled(self.file()?, start, len)
     }
 
@@ -153,6 +168,21 @@ impl Object {
         self.known
             .for_each_missing(self.file()?, start, len, missing)
     }
+
+    /// See [`Known::confirm`]; says so when something was forgotten.
+    pub(crate) fn confirm(&self) -> Result<WriteErrors> {
+        let before = self.known.errors();
+        let now = self.known.confirm(self.file()?)?;
+        if now != before {
+            pr_warn!(
+                "cache {:?}: file {:?}: bytes could not be written to the disk; what it does not \
+                 have is fetched again\n",
+                self.cache.tag(),
+                &*self.name
+            );
+        }
+        Ok(now)
+    }
 }
 
 fn log_refused(cache: &Cache, name: &CStr, e: Error) {
@@ -164,6 +194,11 @@ fn log_refused(cache: &Cache, name: &CStr, e: Error) {
     } else if e == EBUSY {
         pr_err!(
             "cache {:?}: file {name:?} is in use by another cache\n",
+            cache.tag()
+        );
+    } else if e == ENAMETOOLONG {
+        pr_err!(
+            "cache {:?}: the name of a blob is too long for a file name\n",
             cache.tag()
         );
     } else if e != ESTALE {

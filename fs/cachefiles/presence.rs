@@ -6,12 +6,19 @@
 //! it is in use. So whatever was seen to be present is remembered, block by block, and reads of it
 //! need not ask the file system again. A blob that is complete takes no memory and costs one test.
 //!
+//! One thing does take bytes out of a file: a disk that fails to store them. The kernel keeps them
+//! in the page cache for a while, and what is read later are zeros. So every look compares the
+//! mark that such an error leaves in the file, and after one nothing counts as known any more. A
+//! read compares it once more when it ends.
+//!
 //! A file system may count a block as data before the bytes of a pwrite(2) are in it. A seek waits
 //! for writes that are under way (see [`KFile::seek_data`]), so that is seen only of a write that
 //! died: btrfs and XFS take back what it did not write; ext4 does not. There, as long as the file
 //! has blocks that are reserved but not on disk, only what the daemon has answered for counts as
-//! present, and what is on disk. It is why the daemon must write whole blocks with pwrite, and
-//! neither map nor preallocate the file.
+//! present, and what is on disk. What this does not catch is a write that dies while the page that
+//! it writes from is not in memory: ext4 then has zeros as data. It is why the daemon must write
+//! whole blocks with pwrite, from memory that stays where it is, and neither map nor preallocate
+//! the file.
 
 use kernel::{
     new_spinlock,
@@ -23,7 +30,10 @@ use kernel::{
     },
 };
 use netfs_split::{BlockSet, Presence, Run, Runs};
-use vfs::{kfile::KFile, u64_from};
+use vfs::{
+    kfile::{KFile, WriteErrors},
+    u64_from,
+};
 
 /// Unit of what is remembered, in bytes: what requests are made of, and daemons write.
 pub(crate) const BLOCK: u64 = 4096;
@@ -44,6 +54,9 @@ pub(crate) struct Known {
     complete: Atomic<bool>,
     #[pin]
     map: SpinLock<Map>,
+    /// The [`WriteErrors`] that had come before what is known was asked for. Changed with `map`
+    /// locked.
+    errors: Atomic<u32>,
     /// Questions that the file system was asked.
     seeks: Atomic<u64>,
 }
@@ -55,18 +68,48 @@ impl Known {
             size,
             complete: Atomic::new(false),
             map <- new_spinlock!(Map::new()),
+            // An error from before the first look is one to be looked into.
+            errors: Atomic::new(WriteErrors::default().to_u32()),
             seeks: Atomic::new(0),
         })
     }
 
     /// Looks whether the file is complete, for which two questions are enough. May sleep.
     pub(crate) fn look(&self, file: &KFile) -> Result {
-        let holes = Holes::new(self, file, 0);
+        let holes = Holes::new(self, file, 0)?;
         let data = holes.next_data(0)? == Some(0) && file.seek_hole(0)? >= self.size;
         if data && self.size > 0 && !file.has_reserved_blocks()? {
-            self.set_complete();
+            self.note(holes.errors, 0, self.size);
         }
         Ok(())
+    }
+
+    /// Forgets what is known if bytes of the file could not be written to the disk. What is asked
+    /// and read from here on is right unless that happens again, which can be told by the value.
+    /// May sleep.
+    ///
+    /// [`EIO`] when the bytes that are lost cannot be told from others yet.
+    pub(crate) fn confirm(&self, file: &KFile) -> Result<WriteErrors> {
+        let errors = self.errors();
+        if !file.write_failed(errors) {
+            return Ok(errors);
+        }
+        let errors = file.write_errors();
+        // Pages of lost bytes look like data to the file system for as long as they are there.
+        file.forget_pages().map_err(|_| EIO)?;
+        let forgotten = {
+            let mut map = self.map.lock();
+            self.errors.store(errors.to_u32(), ordering::Relaxed);
+            self.complete.store(false, ordering::Relaxed);
+            core::mem::replace(&mut *map, Map::new())
+        };
+        drop(forgotten);
+        Ok(errors)
+    }
+
+    /// The errors that had come before what is known was asked for.
+    pub(crate) fn errors(&self) -> WriteErrors {
+        WriteErrors::from_u32(self.errors.load(ordering::Relaxed))
     }
 
     /// Calls `missing` for each run of the range that is not present in `file`, in order. The range
@@ -87,7 +130,7 @@ impl Known {
     /// The daemon says that it has filled the range: looks once, and notes what is there. May
     /// sleep.
     pub(crate) fn filled(&self, file: &KFile, start: u64, len: u64) -> Result {
-        let mut holes = Holes::new(self, file, start.saturating_add(len));
+        let mut holes = Holes::new(self, file, start.saturating_add(len))?;
         holes.answered = true;
         holes.next_hole(start)?;
         Ok(())
@@ -143,6 +186,7 @@ impl Known {
         mut each: impl FnMut(Run) -> Result,
     ) -> Result {
         let end = start.saturating_add(len);
+        let holes = Holes::new(self, file, end)?;
         let mut at = start;
         while at < end {
             let (known, to) = self.known(at, end);
@@ -154,7 +198,7 @@ impl Known {
                     present: true,
                 })?;
             } else {
-                for run in Runs::new(&Holes::new(self, file, to), at, len) {
+                for run in Runs::new(&Holes { end: to, ..holes }, at, len) {
                     each(run?)?;
                 }
             }
@@ -173,8 +217,8 @@ impl Known {
         (known, to.saturating_mul(BLOCK).min(end))
     }
 
-    /// The bytes from `start` to `end` are present.
-    fn note(&self, start: u64, end: u64) {
+    /// The bytes from `start` to `end` are present, unless there were more than these errors.
+    fn note(&self, errors: WriteErrors, start: u64, end: u64) {
         let blocks = self.size.div_ceil(BLOCK);
         let from = start.div_ceil(BLOCK);
         // The last block of the file may be shorter than the others.
@@ -182,19 +226,21 @@ impl Known {
             true => blocks,
             false => end / BLOCK,
         };
-        let mut map = self.map.lock();
-        map.insert(from, to);
-        let complete = map.blocks == blocks;
-        drop(map);
-        if complete {
-            self.set_complete();
-        }
-    }
-
-    fn set_complete(&self) {
-        self.complete.store(true, ordering::Relaxed);
-        let map = core::mem::replace(&mut *self.map.lock(), Map::new());
-        drop(map);
+        let not_needed = {
+            let mut map = self.map.lock();
+            if self.errors() != errors {
+                return;
+            }
+            if (from, to) != (0, blocks) {
+                map.insert(from, to);
+                if map.blocks < blocks {
+                    return;
+                }
+            }
+            self.complete.store(true, ordering::Relaxed);
+            core::mem::replace(&mut *map, Map::new())
+        };
+        drop(not_needed);
     }
 }
 
@@ -299,9 +345,12 @@ impl Map {
 }
 
 /// The holes of a backing file, and where to note what is not one.
+#[derive(Clone, Copy)]
 struct Holes<'a> {
     known: &'a Known,
     file: &'a KFile,
+    /// Those that had come before the file is asked.
+    errors: WriteErrors,
     /// Up to where somebody wants to know.
     end: u64,
     /// Whether the daemon says that the bytes are there.
@@ -309,13 +358,14 @@ struct Holes<'a> {
 }
 
 impl<'a> Holes<'a> {
-    fn new(known: &'a Known, file: &'a KFile, end: u64) -> Self {
-        Self {
+    fn new(known: &'a Known, file: &'a KFile, end: u64) -> Result<Self> {
+        Ok(Self {
             known,
             file,
+            errors: known.confirm(file)?,
             end,
             answered: false,
-        }
+        })
     }
 
     /// Where the data that begins at `pos` ends, if it is believed to be data. `hole` is what the
@@ -348,7 +398,7 @@ impl Presence for Holes<'_> {
                 let hole = self.believed(pos, hole)?;
                 // There is data from here to the hole, unless the hole is here.
                 if hole > pos {
-                    self.known.note(pos, hole);
+                    self.known.note(self.errors, pos, hole);
                 }
                 Ok(hole)
             }

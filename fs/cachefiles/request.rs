@@ -196,12 +196,13 @@ impl Requests {
     /// cover parts of it, and makes new ones for the rest. [`EIO`] when there is no daemon. May
     /// sleep.
     ///
-    /// Returns whether somebody has to watch the age of requests from now on.
-    pub(crate) fn add(&self, miss: &Arc<Miss>, start: u64, end: u64) -> Result<bool> {
+    /// The first value tells whether somebody has to watch the age of requests from now on, also
+    /// when there was an error: then the miss may wait for a part of the range.
+    pub(crate) fn add(&self, miss: &Arc<Miss>, start: u64, end: u64) -> (bool, Result) {
         let object = miss.object();
         let mut inner = self.inner.lock();
         if let Daemon::Gone = inner.daemon {
-            return Err(EIO);
+            return (false, Err(EIO));
         }
         let first = inner.table.is_empty();
         let mut added = false;
@@ -225,7 +226,7 @@ impl Requests {
         if added {
             self.notify();
         }
-        result.map(|()| first && added)
+        (first && added, result)
     }
 
     /// Wakes the daemon, for what one reader asks for in one go once.

@@ -10,7 +10,10 @@ use kernel::{
     new_mutex,
     prelude::*,
     str::CString,
-    sync::{Arc, Mutex},
+    sync::{
+        atomic::{ordering, AtomicFlag},
+        Arc, Mutex,
+    },
 };
 
 /// Key of the one volume that all mounts of a cache share.
@@ -36,6 +39,8 @@ struct OpenBlob {
     name: CString,
     cookie: Arc<Cookie>,
     users: usize,
+    /// Those of them that still want what they have asked for.
+    readers: usize,
 }
 
 /// A blob that a mount uses.
@@ -43,6 +48,8 @@ pub(crate) struct Blob {
     registry: Arc<Registry>,
     cookie: Arc<Cookie>,
     size: u64,
+    /// Whether the mount does not want what it has asked for any more.
+    given_up: AtomicFlag,
 }
 
 impl Registry {
@@ -69,6 +76,7 @@ impl Registry {
             registry: self.clone(),
             cookie,
             size: 0,
+            given_up: AtomicFlag::new(false),
         };
         blob.size = blob.cookie.size().map_err(|e| match e {
             e if e == ENOBUFS => {
@@ -103,6 +111,7 @@ impl Registry {
 
         if let Some(blob) = open.blobs.iter_mut().find(|blob| *blob.name == *name) {
             blob.users = blob.users.checked_add(1).ok_or(EMFILE)?;
+            blob.readers = blob.readers.saturating_add(1);
             return Ok(blob.cookie.clone());
         }
         let cookie = Cookie::acquire(open.volume.clone(), name.to_bytes()).inspect_err(|e| {
@@ -114,6 +123,7 @@ impl Registry {
                 name: CString::try_from(name)?,
                 cookie: cookie.clone(),
                 users: 1,
+                readers: 1,
             },
             GFP_KERNEL,
         )?;
@@ -164,14 +174,23 @@ impl Blob {
         self.size
     }
 
-    /// Fails the reads of the blob that wait for the daemon, unless another mount may be waiting.
+    /// The mount does not want what it has asked for any more: fails the reads of the blob that wait
+    /// for the daemon, unless another mount may be waiting. The last one to give up frees them all.
+    /// May sleep.
     pub(crate) fn abort_reads(&self) {
-        let volumes = self.registry.volumes.lock();
-        let shared = volumes
-            .iter()
-            .flat_map(|open| &open.blobs)
-            .any(|blob| Arc::ptr_eq(&blob.cookie, &self.cookie) && blob.users > 1);
-        if !shared {
+        if self.given_up.xchg(true, ordering::Relaxed) {
+            return;
+        }
+        let mut volumes = self.registry.volumes.lock();
+        let wanted = volumes
+            .iter_mut()
+            .flat_map(|open| &mut open.blobs)
+            .find(|blob| Arc::ptr_eq(&blob.cookie, &self.cookie))
+            .is_some_and(|blob| {
+                blob.readers = blob.readers.saturating_sub(1);
+                blob.readers > 0
+            });
+        if !wanted {
             self.cookie.abort_reads();
         }
     }
@@ -201,6 +220,9 @@ impl Drop for Blob {
             let unused = match open.blobs.get_mut(at) {
                 Some(blob) => {
                     blob.users = blob.users.saturating_sub(1);
+                    if !self.given_up.load(ordering::Relaxed) {
+                        blob.readers = blob.readers.saturating_sub(1);
+                    }
                     blob.users == 0
                 }
                 None => false,

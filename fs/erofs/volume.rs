@@ -206,7 +206,7 @@ impl Volume {
         self.primary.read_exact(pos, buf)
     }
 
-    /// Fails the reads that wait for the daemon, except from blobs that other mounts use too.
+    /// Fails the reads that wait for the daemon, except from blobs that other mounts want to read.
     pub(crate) fn abort_reads(&self) {
         self.primary.blob.abort_reads();
         if let Ok(image) = self.image() {

@@ -39,7 +39,7 @@ impl BlockSet {
     /// true, or [`BlockSet::BLOCKS`].
     pub fn run(&self, at: usize) -> (bool, usize) {
         let word = |index: usize| self.words.get(index).copied().unwrap_or(0);
-        let contained = word(at / BITS) & 1 << (at % BITS) != 0;
+        let contained = word(at / BITS) & (1 << (at % BITS)) != 0;
         // Ones are the blocks for which the run would end.
         let ends = |index: usize| if contained { !word(index) } else { word(index) };
         let mut index = at / BITS;

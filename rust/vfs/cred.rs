@@ -17,31 +17,28 @@ use kernel::{cred::Credential, error::to_result, prelude::*, sync::aref::ARef};
 ///
 /// # Invariants
 ///
-/// `old` are the credentials that the task had before, and `_new` keeps alive those that it has.
-/// Not `Send`: credentials belong to the task.
+/// `old` are the credentials that the task had before; those that it has are borrowed. Not `Send`:
+/// credentials belong to the task.
 #[must_use = "the old credentials come back when this is dropped"]
-pub struct Override {
+pub struct Override<'a> {
     old: *const bindings::cred,
-    _new: ARef<Credential>,
-    _not_send: PhantomData<*mut ()>,
+    _new: PhantomData<(&'a Credential, *mut ())>,
 }
 
-impl Override {
+impl<'a> Override<'a> {
     /// Makes the current task act with `cred`.
-    pub fn new(cred: &ARef<Credential>) -> Self {
-        let new = cred.clone();
-        // SAFETY: `new` holds a reference for as long as the override lasts.
+    pub fn new(cred: &'a Credential) -> Self {
+        // SAFETY: The credentials outlive the override, which borrows them.
         // INVARIANT: `override_creds` returns the credentials that were in force.
-        let old = unsafe { bindings::vfs_helper_override_creds(new.as_ptr()) };
+        let old = unsafe { bindings::vfs_helper_override_creds(cred.as_ptr()) };
         Self {
             old,
-            _new: new,
-            _not_send: PhantomData,
+            _new: PhantomData,
         }
     }
 }
 
-impl Drop for Override {
+impl Drop for Override<'_> {
     fn drop(&mut self) {
         // SAFETY: By the invariants `old` was returned by `override_creds` in this task. Overrides
         // nest because the guards are dropped in reverse order of their making.

@@ -57,6 +57,23 @@ pub enum FileSystem {
 /// A file opened by the kernel.
 pub struct KFile(ARef<File>);
 
+/// Up to which one the failed writes of a file to the disk are known: a value of its mapping's
+/// `wb_err`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteErrors(u32);
+
+impl WriteErrors {
+    /// The value as a number, to be kept in an atomic variable.
+    pub fn to_u32(self) -> u32 {
+        self.0
+    }
+
+    /// The other way round.
+    pub fn from_u32(errors: u32) -> Self {
+        Self(errors)
+    }
+}
+
 /// A direct read that the file system works on.
 ///
 /// Referenced by the submitter until the submission returns, because file systems touch the kiocb
@@ -70,7 +87,8 @@ struct DirectRead<R> {
     /// Where a failure, which an interrupt reports, is told from.
     queue: &'static Queue,
     errno: Atomic<i32>,
-    file: ARef<File>,
+    file: KFile,
+    known: WriteErrors,
     // Taken once, by whoever completes the read.
     target: UnsafeCell<Option<R>>,
 }
@@ -290,21 +308,80 @@ impl KFile {
         at.min(end).saturating_sub(pos)
     }
 
-    /// Reads at `pos` through the page cache, and completes `target` before it returns. May sleep.
-    ///
-    /// What the read itself brings into the page cache is dropped again.
-    pub fn read_buffered<R: ReadTarget>(&self, pos: u64, mut target: R) {
-        let result = self.read_now(pos, &mut target);
-        target.complete(result);
+    /// Whether bytes of the file could not be written to the disk since `known`. They are gone once
+    /// they leave the page cache, and what is read there then may be zeros. Does not sleep.
+    pub fn write_failed(&self, known: WriteErrors) -> bool {
+        // SAFETY: An open file has a mapping.
+        unsafe {
+            bindings::errseq_check(&raw mut (*(*self.0.as_ptr()).f_mapping).wb_err, known.0) != 0
+        }
     }
 
-    fn read_now<R: ReadTarget>(&self, pos: u64, target: &mut R) -> Result<usize> {
-        let pos = i64::try_from(pos).map_err(|_| EINVAL)?;
+    /// Notes the failed writes so far, so that the next one can be told from them. Does not sleep.
+    pub fn write_errors(&self) -> WriteErrors {
+        // SAFETY: The file is open. The call marks the last error as seen, without which the same
+        // one once more could not be told from it, and keeps its value in the file.
+        unsafe {
+            let _ = bindings::file_check_and_advance_wb_err(self.0.as_ptr());
+            WriteErrors((*self.0.as_ptr()).f_wb_err)
+        }
+    }
+
+    /// Takes the whole file out of the page cache, after writing what is not on disk. May sleep.
+    ///
+    /// [`EBUSY`] when somebody uses a page of it just now, or one cannot be written.
+    pub fn forget_pages(&self) -> Result {
+        // SAFETY: An open file has a mapping. An error of the write is noted in the mapping, and
+        // then what was not written is gone.
+        unsafe {
+            let mapping = (*self.0.as_ptr()).f_mapping;
+            let _ = bindings::filemap_write_and_wait_range(mapping, 0, i64::MAX);
+            to_result(bindings::invalidate_inode_pages2(mapping))
+        }
+    }
+
+    /// Reads at `pos` through the page cache. `target` is completed before this returns, unless the
+    /// task is being killed: then the read goes on from `queue`, since whoever waits for it has
+    /// nothing to do with that. May sleep.
+    ///
+    /// [`EIO`] when writing the file to the disk has failed since `known`. What the read itself
+    /// brings into the page cache is dropped again.
+    pub fn read_buffered<R: ReadTarget>(
+        &self,
+        pos: u64,
+        known: WriteErrors,
+        mut target: R,
+        queue: &Queue,
+    ) {
         let mut done = 0;
+        match self.read_on(pos, &mut done, &mut target) {
+            Err(e) if e == EINTR => {
+                let file = Self(self.0.clone());
+                // Without memory the target is dropped, which is told so by that.
+                let _ = queue.try_spawn(GFP_KERNEL, move || {
+                    let result = file.read_on(pos, &mut done, &mut target);
+                    target.complete(file.unless_write_failed(known, result));
+                });
+            }
+            result => target.complete(self.unless_write_failed(known, result)),
+        }
+    }
+
+    fn unless_write_failed(&self, known: WriteErrors, result: Result<usize>) -> Result<usize> {
+        match result {
+            Ok(_) if self.write_failed(known) => Err(EIO),
+            result => result,
+        }
+    }
+
+    /// Reads what is left after `done` bytes of those from `pos` on; returns how many there are in
+    /// all.
+    fn read_on<R: ReadTarget>(&self, pos: u64, done: &mut u64, target: &mut R) -> Result<usize> {
+        let pos = i64::try_from(pos).map_err(|_| EINVAL)?;
         // A buffered read may stop early, at the end of a folio for instance.
         loop {
             let mut iocb = bindings::kiocb::default();
-            let at = pos.checked_add_unsigned(done).ok_or(EINVAL)?;
+            let at = pos.checked_add_unsigned(*done).ok_or(EINVAL)?;
             // SAFETY: The kiocb lives on the stack and is without a completion callback, so the
             // read is over when the call returns. The iterator is valid by the trait's contract.
             let n = unsafe {
@@ -321,24 +398,26 @@ impl KFile {
             };
             match usize::try_from(n) {
                 Ok(0) => break,
-                Ok(n) => done += crate::u64_from(n),
+                Ok(n) => *done = done.saturating_add(crate::u64_from(n)),
                 // The file system below does not know IOCB_DONTCACHE for instance.
                 Err(_) => return Err(errno(n)),
             }
         }
-        usize::try_from(done).map_err(|_| EIO)
+        usize::try_from(*done).map_err(|_| EIO)
     }
 
     /// Starts to read at `pos` past the page cache; `target` is completed when the device is done,
     /// or here. May sleep.
     ///
-    /// A failure that an interrupt reports is told from `queue`.
+    /// A failure that an interrupt reports is told from `queue`. [`EIO`] is also told when writing
+    /// the file to the disk has failed since `known`.
     ///
     /// Gives the target back when the file system refuses the read before it has begun, because it
     /// is not aligned as the device wants it for instance ([`EINVAL`]).
     pub fn read_direct<R: ReadTarget>(
         &self,
         pos: u64,
+        known: WriteErrors,
         target: R,
         queue: &'static Queue,
     ) -> Result<(), (Error, R)> {
@@ -362,7 +441,8 @@ impl KFile {
                 work <- new_work!("DirectRead"),
                 queue,
                 errno: Atomic::new(0),
-                file: self.0.clone(),
+                file: Self(self.0.clone()),
+                known,
                 target: UnsafeCell::new(Some(target)),
             }),
             GFP_KERNEL,
@@ -383,7 +463,7 @@ impl KFile {
         // callback has run and by `read` until after this call. The iterator is valid until the
         // target is completed.
         let n = unsafe {
-            bindings::vfs_iocb_iter_read(read.file.as_ptr(), (*in_flight).iocb.get(), iter)
+            bindings::vfs_iocb_iter_read(read.file.0.as_ptr(), (*in_flight).iocb.get(), iter)
         };
         if n == EIOCBQUEUED {
             return Ok(());
@@ -396,7 +476,7 @@ impl KFile {
             return Ok(());
         };
         match usize::try_from(n) {
-            Ok(n) => target.complete(Ok(n)),
+            Ok(n) => target.complete(read.file.unless_write_failed(known, Ok(n))),
             Err(_) if errno(n) == EINVAL => return Err((EINVAL, target)),
             Err(_) => target.complete(Err(errno(n))),
         }
@@ -435,15 +515,16 @@ unsafe extern "C" fn direct_read_done<R: ReadTarget>(
             container_of!(Opaque::cast_from(iocb), DirectRead<R>, iocb);
         Arc::from_raw(read)
     };
-    match usize::try_from(n) {
+    let result = usize::try_from(n).map_err(|_| errno(n));
+    match read.file.unless_write_failed(read.known, result) {
         Ok(n) => {
             // SAFETY: The callback runs once, and it is the one that may complete.
             if let Some(target) = unsafe { (*read.target.get()).take() } {
                 target.complete(Ok(n));
             }
         }
-        Err(_) => {
-            read.errno.store(errno(n).to_errno(), ordering::Release);
+        Err(e) => {
+            read.errno.store(e.to_errno(), ordering::Release);
             // The only time that this is queued.
             let _ = read.queue.enqueue(read.clone());
         }

@@ -176,9 +176,10 @@ impl Path {
         result
     }
 
-    /// Whether both name the same directory of the same mount.
+    /// Whether both name the same directory, be it through different mounts: a daemon that is
+    /// started again in a mount namespace of its own meets the directory on another one.
     pub fn same(&self, other: &Self) -> bool {
-        self.0.dentry == other.0.dentry && self.0.mnt == other.0.mnt
+        self.0.dentry == other.0.dentry
     }
 
     /// Whether both are on the same file system, be it through different mounts.
@@ -187,12 +188,10 @@ impl Path {
         unsafe { (*self.0.dentry).d_sb == (*other.0.dentry).d_sb }
     }
 
-    /// Whether this is `ancestor` or below it, and was reached through the same mount. Does not
-    /// sleep.
+    /// Whether this is `ancestor` or below it, be it through different mounts. Does not sleep.
     pub fn is_below(&self, ancestor: &Self) -> bool {
         // SAFETY: By the invariants the dentries are valid. The call takes the locks that it needs.
-        let below = unsafe { bindings::is_subdir(self.0.dentry, ancestor.0.dentry) };
-        below && self.0.mnt == ancestor.0.mnt
+        unsafe { bindings::is_subdir(self.0.dentry, ancestor.0.dentry) }
     }
 
     /// How full the file system below is. May sleep.

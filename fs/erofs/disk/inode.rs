@@ -197,6 +197,10 @@ impl Inode {
         if raw.mtime_nsec >= 1_000_000_000 {
             return Err(Error::Corrupt("i_mtime_nsec: a second or more"));
         }
+        // The kernel takes such an inode for one that is being deleted.
+        if raw.nlink == 0 {
+            return Err(Error::Corrupt("i_nlink: 0"));
+        }
 
         let xattrs_len = match head.xattr_count.get() {
             0 => 0,

@@ -97,6 +97,8 @@ pub(super) struct Members {
     // The value tells whether the volume was withdrawn already.
     pub(super) volumes: RBTree<usize, bool>,
     pub(super) cookies: RBTree<usize, ()>,
+    /// The cache is about to be withdrawn, and takes no more volumes.
+    pub(super) closed: bool,
 }
 
 /// A cache that clients can use; withdrawn when dropped.
@@ -120,6 +122,14 @@ impl<B: Backend> Cache<B> {
     /// Whether any client has a volume in the cache.
     pub fn in_use(&self) -> bool {
         !self.0.members.lock().volumes.is_empty()
+    }
+
+    /// Takes no more volumes if no client has one; whether that is so. Then there will be no client
+    /// that a withdrawal would surprise. May sleep.
+    pub fn close_if_unused(&self) -> bool {
+        let mut members = self.0.members.lock();
+        members.closed |= members.volumes.is_empty();
+        members.closed
     }
 }
 

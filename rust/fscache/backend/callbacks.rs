@@ -104,10 +104,11 @@ impl<B: Backend> Table<B> {
         };
         let mut members = shared.members.lock();
         let address = volume.expose_provenance();
-        if members
-            .volumes
-            .try_create_and_insert(address, false, GFP_KERNEL)
-            .is_err()
+        if members.closed
+            || members
+                .volumes
+                .try_create_and_insert(address, false, GFP_KERNEL)
+                .is_err()
         {
             return;
         }

@@ -139,7 +139,7 @@ fn step_or_advice(device: &dyn Device, step: Command<'_>) -> Result<()> {
     command(device, step).map_err(|error| {
         let advice = match (step, errno_of(&error)) {
             (Command::Bind, Some(Errno::OPNOTSUPP)) => {
-                "the cache root's file system lacks extended attributes or sparse files: ext4, XFS and btrfs have both"
+                "the cache root must be on ext4, XFS or btrfs; the kernel log tells what is wrong with its file system"
             }
             (Command::Bind, Some(Errno::INVAL)) => {
                 "the limits are not stop < cull < run, or the cache root is on an idmapped mount"

@@ -25,6 +25,8 @@ use demandd::log;
 use demandd::prefetch::{self, Target};
 use demandd::source::Source;
 use demandd::{image, serve, size, status};
+use rustix::mm::{mlockall, MlockAllFlags};
+use rustix::thread::{capabilities, CapabilitySet};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// A cache file that no request needs is closed after this time.
@@ -99,7 +101,22 @@ fn named_size(text: &OsStr) -> Result<(&OsStr, u64)> {
     })
 }
 
+/// Keeps memory that was used once from being swapped out. A write to a cache file must find its bytes in memory: one
+/// that has to wait for them, and is killed meanwhile, can leave zeros behind that ext4 shows as data.
+fn lock_memory() -> Result<()> {
+    // Without the right to lock as much as one likes, later allocations would fail.
+    if !capabilities(None)?
+        .effective
+        .contains(CapabilitySet::IPC_LOCK)
+    {
+        return Ok(());
+    }
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    mlockall(flags).context("cannot lock the memory")
+}
+
 fn serve(args: &Serve) -> Result<()> {
+    lock_memory()?;
     // The signals come first: one that arrives while the cache is being bound must not be lost.
     let stop = stop_signals().context("cannot handle signals")?;
     let volume = args.place.volume()?;
@@ -166,6 +183,7 @@ fn stop_signals() -> Result<UnixStream> {
 }
 
 fn prefetch(args: &Prefetch) -> Result<()> {
+    lock_memory()?;
     let volume = args.place.volume()?;
     let source = Source::new(&args.source)?;
     let targets = if args.all {

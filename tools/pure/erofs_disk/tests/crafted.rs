@@ -126,6 +126,7 @@ fn inode_bytes(format: u16, size: u64, start: u32) -> Vec<u8> {
     put(&mut bytes, 4, &0o100644u16.to_le_bytes());
     put(&mut bytes, 8, &size.to_le_bytes());
     put(&mut bytes, 16, &start.to_le_bytes());
+    put(&mut bytes, 44, &1u32.to_le_bytes());
     bytes
 }
 
@@ -177,6 +178,10 @@ fn inodes_are_checked() {
     let mut bytes = inode_bytes(1, 0, 0);
     put(&mut bytes, 4, &0o000644u16.to_le_bytes());
     let error = Error::Corrupt("i_mode: not a file type");
+    assert_eq!(Inode::parse(&sb, 0, &bytes).unwrap_err(), error);
+    let mut bytes = inode_bytes(1, 0, 0);
+    put(&mut bytes, 44, &0u32.to_le_bytes());
+    let error = Error::Corrupt("i_nlink: 0");
     assert_eq!(Inode::parse(&sb, 0, &bytes).unwrap_err(), error);
     let error = Error::Corrupt("inode: too short");
     assert_eq!(Inode::parse(&sb, 0, &bytes[..63]).unwrap_err(), error);

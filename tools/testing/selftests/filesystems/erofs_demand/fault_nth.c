@@ -4,7 +4,7 @@
  * none is left to fail. Each time it must end, with an error or as it should, and
  * succeed when it is done once more without a failure.
  *
- * usage: fault_nth [--limit SECONDS] [--from OFFSET] OPERATION ARGUMENT...
+ * usage: fault_nth [--limit SECONDS] [--from OFFSET] [--none 1] OPERATION ARGUMENT...
  *
  *   insmod FILE, rmmod FILE      load or unload a module (with the other unharmed)
  *   bind ROOT TAG                open the device and bind a cache
@@ -16,11 +16,13 @@
  *   take, done, fail, restore, unbind, close, takeover ROOT TAG FILE TRUTH CACHE-FILE BLOB
  *                                what a daemon does while a reader waits
  *   cull, inuse ROOT TAG CACHE-FILE     of a file that is not in use
- *   storm FILE TRUTH SECONDS     only read, while allocations fail at random
+ *   storm FILE TRUTH SECONDS [FILTERED]  only read, while allocations fail at random; in
+ *                                a task that is marked as one that may fail, if FILTERED
  *
  * The last line that it writes tells how many allocations failed, and how many of
  * these failures made the operation fail. SECONDS is how long one may take (60);
- * bytes of FILE behind OFFSET (0) have not been read before, where that matters.
+ * bytes of FILE behind OFFSET (0) have not been read before, where that matters. With
+ * --none there must be no allocation that could fail, else there must be some.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -54,6 +56,7 @@
 typedef struct cachefiles_demand_req record_t;
 
 static unsigned int limit = 60;
+static bool none;
 static char **argument;
 /* Seen by the process that watches: which allocation is to fail. */
 static struct {
@@ -212,7 +215,7 @@ static void begin_miss(void)
 
 static void begin_ahead(void)
 {
-	begin_fresh(16 * BLOCK, 128 * BLOCK, POSIX_FADV_NORMAL);
+	begin_fresh(8 * BLOCK, 128 * BLOCK, POSIX_FADV_NORMAL);
 }
 
 /* Reads a range, and compares what it gets. */
@@ -234,16 +237,34 @@ static long do_read(void)
 	return read_range(next_offset, length);
 }
 
+/* Whether allocations of this task may fail, where only those of marked tasks do. */
+static void mark(const char *value)
+{
+	int fd = open("/proc/self/make-it-fail", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, value, 1) != 1)
+		die("cannot mark the task");
+	close(fd);
+}
+
 /* Reads as other things do, for so long: errors are expected, wrong bytes are not. */
 static int storm(void)
 {
 	time_t end = time(NULL) + atoi(argument[2]);
+	bool filtered = argument[3];
 	unsigned long reads = 0, errors = 0;
 	struct stat stat;
 
 	open_files(argument[0], argument[1]);
 	srandom(getpid());
 	fstat(file, &stat);
+	read_range(0, READ_MAX);
+	if (filtered) {
+		/* What this process itself needs is there. */
+		if (mlockall(MCL_CURRENT))
+			die("cannot lock memory");
+		mark("1");
+	}
 	while (time(NULL) < end) {
 		doing("storm");
 		if (random() % 8 == 0)
@@ -254,8 +275,10 @@ static int storm(void)
 		else
 			reads++;
 	}
+	if (filtered)
+		mark("0");
 	printf("%lu reads were right, %lu failed\n", reads, errors);
-	return reads ? 0 : 1;
+	return reads + errors ? 0 : 1;
 }
 
 static void drop_inodes(void)
@@ -625,7 +648,7 @@ static int run(const struct operation *operation)
 		if (++nth > TOO_MANY)
 			wrong("there is no end");
 	printf("%d allocations failed, %d of these made %s fail\n", nth - 1, failures, operation->name);
-	return nth > 1 ? 0 : 1;
+	return (nth > 1) == !none ? 0 : 1;
 }
 
 static const struct operation *find(const char *name)
@@ -649,6 +672,8 @@ int main(int argc, char **argv)
 			limit = atoi(argv[2]);
 		else if (!strcmp(argv[1], "--from"))
 			next_offset = atoll(argv[2]);
+		else if (!strcmp(argv[1], "--none"))
+			none = true;
 	}
 	argument = argv + 2;
 	operation = argc > 1 ? find(argv[1]) : NULL;

@@ -7,7 +7,7 @@
 . "${0%/*}/by_hand.sh"
 
 load_modules
-plan 42
+plan 46
 
 # --- a daemon by hand ---------------------------------------------------------------
 
@@ -129,8 +129,9 @@ mkdir "$TMP/other"
 bind_by_hand "linger 0"
 mount_image one.img device=data
 mount_image other.img device=other "$TMP/other"
-ask_ahead() { "$PROGRAMS/readrange" "$1" 8388608+1 >/dev/null 2>&1 3>&- & }
-ask_ahead "$TMP/other/file"
+# ask_ahead FILE OFFSET
+ask_ahead() { "$PROGRAMS/readrange" "$1" "$2+1" >/dev/null 2>&1 3>&- & }
+ask_ahead "$TMP/other/file" $((8 * MiB))
 OTHER=$!
 wait_for 10 take_request
 other_id=$id
@@ -145,9 +146,31 @@ fresh_range
 write_data "${range%+*}" $BLOCK
 check "what a daemon wrote before anybody asked is read (T25)" reads_right
 check "and takes no request" fails take_request
-umount "$MNT"
+
+# Both have asked for something, and nobody waits for it any more.
+mount_image one.img device=data "$TMP/other"
+ask_ahead "$MNT/file" $((9 * MiB))
+FIRST=$!
+ask_ahead "$TMP/other/file" $((12 * MiB))
+SECOND=$!
+check "two mounts of a blob wait for the daemon" wait_for 10 eval 'waits $FIRST && waits $SECOND'
+kill -KILL $FIRST $SECOND
+wait_for 10 eval "ended $FIRST && ended $SECOND"
+umount "$MNT" 3>&- &
+FIRST=$!
+umount "$TMP/other" 3>&- &
+SECOND=$!
+check "both can be unmounted at once" wait_for 10 eval "ended $FIRST && ended $SECOND"
+check "nothing is left in the table" equal "$(column caches queued) $(column caches delivered)" "0 0"
 close_device
 wait_for 5 fails cache_bound
+
+# --- memory -----------------------------------------------------------------------
+
+start_daemon
+check "what demandd writes from cannot be swapped out (T39)" \
+	eval '[ "$(awk "/^VmLck:/ { print \$2 }" "/proc/$DAEMON/status")" -gt 0 ]'
+stop_daemon
 
 # --- the smallest daemon ---------------------------------------------------------
 

@@ -7,7 +7,7 @@
 . "${0%/*}/by_hand.sh"
 
 load_modules
-plan 35
+plan 36
 
 daemon_gone() { ended "$DAEMON"; }
 stay() { equal "$(waiting_readers)" "$1"; }
@@ -89,7 +89,12 @@ MOUNTING=$!
 check "a mount of what is missing waits for the next daemon" \
 	wait_for 10 eval '[ "$(column caches queued)" -ge 2 ]'
 check "it still waits" fails ended $MOUNTING
-start_daemon --linger 600
+# As a service with a private /tmp has it: the same directory, but another mount.
+printf '#!/bin/sh\nexec unshare --mount "%s" "$@"\n' "$DEMANDD" >"$TMP/sandboxed"
+chmod +x "$TMP/sandboxed"
+DEMANDD_BEFORE=$DEMANDD DEMANDD=$TMP/sandboxed
+check "a daemon in a mount namespace of its own takes the cache over" start_daemon --linger 600
+DEMANDD=$DEMANDD_BEFORE
 check "that one makes it succeed" wait $MOUNTING
 check "its file is right" cmp -n $((2 * MiB)) "$TMP/two/file" "$TMP/tree/file"
 check "so is what a reader waited for" reader_right

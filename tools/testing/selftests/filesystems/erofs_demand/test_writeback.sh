@@ -1,0 +1,166 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# Bytes that the disk did not take are missing again, and are fetched again: a reader
+# never gets zeros in their place.
+#
+# The disk is a sparse file on a tmpfs. When that is full, the disk fails to write where
+# it has not been written before; what it has is overwritten without fail.
+#
+# FILE_SYSTEMS names some of those that are tested. btrfs is not: its metadata get a new
+# place at every commit, and when that cannot be written it becomes read-only.
+# shellcheck disable=SC2119 # functions with optional arguments
+. "${0%/*}/lib.sh"
+. "${0%/*}/by_hand.sh"
+
+FILE_SYSTEMS=${FILE_SYSTEMS:-ext4 xfs}
+TESTS_EACH=26
+SIZE=$((16 * MiB))
+PIECE=$((16 * BLOCK))
+# Unmounted after the cache, which is on it: see cleanup.
+BELOW=$WORK/below
+
+load_modules
+# shellcheck disable=SC2086 # a list
+set -- $FILE_SYSTEMS
+plan $(($# * TESTS_EACH))
+
+# --- the disk --------------------------------------------------------------------
+
+# make_disk TYPE: the metadata that a few files need are written, not left as holes.
+make_disk() {
+	mkdir -p "$BELOW"
+	mount -t tmpfs -o size=160M tmpfs "$BELOW" && truncate -s 512M "$BELOW/disk" || return 1
+	modprobe -q -a loop "$1" || :
+	case $1 in
+	ext4)
+		UNIX_IO_NOZEROOUT=1 mkfs.ext4 -q -m 0 -N 128 -O ^has_journal,^metadata_csum,^uninit_bg \
+			-E lazy_itable_init=0,nodiscard "$BELOW/disk"
+		;;
+	*) "mkfs.$1" -q -K "$BELOW/disk" ;;
+	esac
+}
+mount_disk() { mount -o loop "$BELOW/disk" "$CACHE"; }
+fill_disk() {
+	forget_pages
+	on_disk=$(present_blocks) told=$(errors_told)
+	dd if=/dev/zero of="$BELOW/ballast" bs="$MiB" status=none 2>/dev/null || :
+	equal "$(stat -f -c %f "$BELOW")" 0
+}
+free_disk() { rm "$BELOW/ballast"; }
+
+# On the disk, or in the page cache: what the disk did not take goes with its pages.
+present_blocks() { "$PROGRAMS/blocks" count "$(cache_file data)"; }
+present_right() { "$PROGRAMS/blocks" compare "$(cache_file data)" "$SOURCE/data"; }
+forgotten() {
+	drop_caches
+	equal "$(present_blocks)" "$on_disk"
+}
+# Errors of writing that the log tells of.
+errors_told() {
+	kernel_log | grep -E -c 'I/O error .* writing to inode|writeback error on inode'
+}
+# Either now or when the kernel tried before.
+loses_bytes() {
+	sync || :
+	wait_for 10 forgotten || return 1
+	before=$told told=$(errors_told)
+	[ "$told" -gt "$before" ] || { echo "the log tells of no error"; return 1; }
+}
+
+# --- readers ------------------------------------------------------------------------
+
+asked_or_ended() { { reader_waits && equal "$(polled)" in; } || reader_ended; }
+# asks RANGE: somebody who reads that waits for the daemon.
+asks() {
+	range=$1
+	"$PROGRAMS/readrange" --random "$MNT/file" "$1" >"$TMP/got" 2>"$TMP/error" 3>&- &
+	READER=$!
+	wait_for 10 asked_or_ended >/dev/null
+	take_all
+	[ -n "$ids" ] || { echo "it was not asked for"; return 1; }
+}
+taken_bytes() { awk '{ n += $3 } END { print n }' "$TMP/taken"; }
+gets_right() { serve_taken && { reader_right || first_bytes_are; }; }
+first_bytes_are() {
+	od -A d -t x1 -N 32 "$TMP/got"
+	return 1
+}
+asks_and_gets() { asks "$1" && gets_right; }
+# Fetches some pieces, whose names are $pieces.
+fetch() {
+	pieces=''
+	for _ in $(seq "$1"); do
+		fresh_range "$PIECE"
+		pieces="$pieces $range"
+		asks_and_gets "$range" || return 1
+	done
+}
+# right_at_once RANGE
+right_at_once() {
+	range=$1
+	timeout $((SOON * SLOW)) "$PROGRAMS/readrange" --random "$MNT/file" "$1" >"$TMP/got" && right_bytes
+}
+
+# --- one file system ---------------------------------------------------------------
+
+set_up() {
+	rm -rf "$TMP/tree"
+	next_range=$MiB
+	make_disk "$1" && mount_disk && make_images "$SIZE" || return 1
+	# Nothing of these is only in memory or in a journal.
+	umount "$CACHE" && mount_disk && bind_by_hand "linger 600" && mount_image one.img device=data
+}
+tear_down() {
+	umount "$MNT"
+	close_device
+	wait_for 10 fails cache_bound && wait_for 10 umount "$CACHE" && wait_for 10 umount "$BELOW"
+}
+
+test_file_system() {
+	check "$1: can be made" set_up "$1"
+
+	check "$1: its disk can be filled" fill_disk
+	check "$1: a reader gets its bytes, which are in memory" fetch 1
+	piece=${pieces# }
+	check "$1: the disk does not take them" loses_bytes
+	check "$1: the file system does not count them as there" present_right
+	check "$1: they are asked for again" asks "$piece"
+	check "$1: and are right again" gets_right
+	check "$1: the disk does not take them again" loses_bytes
+	free_disk
+	check "$1: when there is space they are asked for once more" asks "$piece"
+	check "$1: and are right" gets_right
+	drop_caches
+	check "$1: then they stay" right_at_once "$piece"
+
+	check "$1: the disk can be filled again" fill_disk
+	check "$1: three pieces are fetched" fetch 3
+	# shellcheck disable=SC2086 # ranges
+	set -- "$1" $pieces
+	check "$1: the disk does not take them" loses_bytes
+	free_disk
+	check "$1: what is on disk is read at once" right_at_once 0+$MiB
+	check "$1: the second piece is asked for again" asks "$3"
+	check "$1: and is right" gets_right
+	check "$1: so is the first one" asks_and_gets "$2"
+	drop_caches
+	check "$1: and, later, the third one" asks_and_gets "$4"
+
+	check "$1: the disk can be filled again" fill_disk
+	tell "granule $SIZE"
+	fresh_range
+	check "$1: everything is fetched" eval 'asks_and_gets "$range" &&
+		equal "$(taken_bytes)" $((SIZE - on_disk * BLOCK))'
+	check "$1: the disk does not take all of it" loses_bytes
+	free_disk
+	check "$1: what is missing is asked for again" asks "0+$SIZE"
+	check "$1: every byte of the file is right" gets_right
+	check "$1: and of the cache file" eval 'drop_caches && present_right &&
+		equal "$(present_blocks)" "$(($(stat -c %s "$SOURCE/data") / BLOCK))"'
+	check "$1: it can be unmounted" tear_down
+}
+
+for file_system in $FILE_SYSTEMS; do
+	test_file_system "$file_system"
+done
+finish
