@@ -18,8 +18,10 @@ PATIENCE=30
 
 again() { [ "$(date +%s)" -lt "$end" ]; }
 random() { shuf -i "$1-$2" -n 1; }
-# pause MILLISECONDS: or less
-pause() { sleep "$(random 0 "$1")e-3"; }
+# pause MILLISECONDS: or less, and longer where all takes longer
+pause() { sleep "$(random 0 $(($1 * SLOW)))e-3"; }
+# How long a daemon or a reader lives at most, in milliseconds.
+LIFE=1500
 # happened WHAT: counts it
 happened() { echo "$1" >>"$TMP/happened"; }
 how_often() { grep -c -x "$1" "$TMP/happened"; }
@@ -33,13 +35,13 @@ serve_by_demandd() {
 daemons() {
 	while again; do
 		case $(random 0 5) in
-		0) how="killed" && serve_by_demandd --linger 0 && pause 1500 && kill -KILL $! ;;
-		1) how="killed, others wait" && serve_by_demandd --linger 1 && pause 1500 && kill -KILL $! ;;
-		2) how="terminated" && serve_by_demandd --linger 1 && pause 1500 && kill -TERM $! ;;
-		3) how="unbinds" && serve_by_demandd --unbind-at-exit && pause 1500 && kill -TERM $! ;;
+		0) how="killed" && serve_by_demandd --linger 0 && pause "$LIFE" && kill -KILL $! ;;
+		1) how="killed, others wait" && serve_by_demandd --linger 1 && pause "$LIFE" && kill -KILL $! ;;
+		2) how="terminated" && serve_by_demandd --linger 1 && pause "$LIFE" && kill -TERM $! ;;
+		3) how="unbinds" && serve_by_demandd --unbind-at-exit && pause "$LIFE" && kill -TERM $! ;;
 		*)
 			how="many hands: $(shuf -e unbind close exit -n 1)"
-			"$PROGRAMS/many_hands" "$CACHE" "$TAG" "$(random 0 1500)" "${how#*: }" \
+			"$PROGRAMS/many_hands" "$CACHE" "$TAG" "$(random 0 $((LIFE * SLOW)))" "${how#*: }" \
 				"$(cache_file data)" "$SOURCE/data" "$(cache_file one.img)" "$SOURCE/one.img" \
 				"$(cache_file two.img)" "$SOURCE/two.img" 2>"$TMP/many-hands" &
 			;;
@@ -53,7 +55,7 @@ daemons() {
 
 # What can be read is compared, block by block, by a reader that may be killed.
 read_all() {
-	timeout -s KILL "$(random 1 1500)e-3" "$PROGRAMS/blocks" read "$1/file" "$TMP/tree/file" \
+	timeout -s KILL "$(random 1 $((LIFE * SLOW)))e-3" "$PROGRAMS/blocks" read "$1/file" "$TMP/tree/file" \
 		>"$TMP/read-${1##*/}" 2>/dev/null && read=0 || read=$?
 	happened "read $read"
 	[ "$read" != 1 ] || cat "$TMP/read-${1##*/}" >>"$TMP/wrong"
