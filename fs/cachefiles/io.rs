@@ -33,8 +33,26 @@ pub(crate) enum Mode {
     Buffered,
 }
 
-/// Reads from `start` of the object. Does not wait for bytes that are missing. May sleep.
+/// Reads from `start` of the object. Waits neither for bytes that are missing, nor for somebody who
+/// writes to the file. May sleep.
 pub(crate) fn read(object: Arc<Object>, start: u64, read: CacheRead) {
+    if would_wait(&object, start, read.len()) {
+        // Without memory the read is dropped, which fails it.
+        let _ = queue().try_spawn(GFP_KERNEL, move || read_here(object, start, read));
+    } else {
+        read_here(object, start, read);
+    }
+}
+
+/// Whether the file has to be asked or read past its page cache, and somebody writes to it.
+fn would_wait(object: &Object, start: u64, len: usize) -> bool {
+    let len = u64_from(len).min(object.size().saturating_sub(start));
+    object.file().is_ok_and(|file| {
+        file.busy() && !(object.known().covers(start, len) && file.in_page_cache(start, len))
+    })
+}
+
+fn read_here(object: Arc<Object>, start: u64, read: CacheRead) {
     let len = u64_from(read.len()).min(object.size().saturating_sub(start));
     let known = match object.confirm() {
         Ok(known) => known,

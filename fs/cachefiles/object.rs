@@ -144,10 +144,14 @@ impl Object {
         )
     }
 
-    /// See [`fscache::backend::Backend::occupancy`].
+    /// See [`fscache::backend::Backend::occupancy`]. [`EAGAIN`] when that is not known and the file
+    /// cannot be asked without waiting for somebody's write.
     pub(crate) fn occupancy(&self, start: u64, len: u64) -> Result<(u64, u64)> {
         self.confirm()?;
         let len = len.min(self.size.saturating_sub(start));
+        if !self.known.covers(start, len) && self.file()?.busy() {
+            return Err(EAGAIN);
+        }
         let run = self.known.first_present(self.file()?, start, len)?;
         run.map(|run| (run.start, run.len)).ok_or(ENODATA)
     }

@@ -159,6 +159,12 @@ impl Known {
         }
     }
 
+    /// Whether the range is known to be present. Does not sleep.
+    pub(crate) fn covers(&self, start: u64, len: u64) -> bool {
+        let end = start.saturating_add(len);
+        self.known(start, end) == (true, end)
+    }
+
     /// Whether the whole file is known to be present.
     pub(crate) fn complete(&self) -> bool {
         self.complete.load(ordering::Relaxed)

@@ -52,7 +52,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn withdraw(object: Arc<Self::Object>);
 
     /// Where the first data at or after `start` and before `start + len` is, and how much.
-    /// [`ENODATA`] when there is none; the reason when the object could not be opened. May sleep.
+    /// [`ENODATA`] when there is none; [`EAGAIN`] when it cannot be told without waiting long; the
+    /// reason when the object could not be opened. May sleep.
     fn occupancy(object: &Self::Object, start: u64, len: u64) -> Result<(u64, u64)>;
 
     /// Reads from `start` of the object and completes `read`, now or later. May sleep.

@@ -218,16 +218,17 @@ impl Operation {
     /// Asks the backend about the object, for the error that it answers with.
     fn probe(&self) -> Result {
         match self.occupancy(0, 1) {
-            // Nothing is there yet, which is what a new object looks like; or nobody answers.
-            Err(e) if e == ENODATA || e == EOPNOTSUPP => Ok(()),
+            // Nothing is there yet, which is what a new object looks like; or nobody answers, or
+            // not now.
+            Err(e) if e == ENODATA || e == EOPNOTSUPP || e == EAGAIN => Ok(()),
             result => result.map(drop),
         }
     }
 
     /// Where the first bytes are that are present, of the `len` from `start` on, and how many.
     ///
-    /// [`ENODATA`] when none are, [`EOPNOTSUPP`] when the backend does not tell; else the reason
-    /// why the object cannot be used. May sleep.
+    /// [`ENODATA`] when none are, [`EOPNOTSUPP`] when the backend does not tell, [`EAGAIN`] when it
+    /// would have to wait; else the reason why the object cannot be used. May sleep.
     fn occupancy(&self, start: u64, len: u64) -> Result<(u64, u64)> {
         // SAFETY: By the invariants.
         let query = unsafe { (*self.resources.ops).query_occupancy }.ok_or(EOPNOTSUPP)?;

@@ -106,6 +106,11 @@ u64 vfs_helper_huge_encode_dev(dev_t dev)
 	return huge_encode_dev(dev);
 }
 
+bool vfs_helper_inode_trylock_shared(struct inode *inode)
+{
+	return inode_trylock_shared(inode);
+}
+
 void vfs_helper_inode_lock_shared(struct inode *inode)
 {
 	inode_lock_shared(inode);

@@ -8,5 +8,6 @@
 #include "cred.c"
 #include "fs.c"
 #include "fscache.c"
+#include "lockdep.c"
 #include "pagemap.c"
 #include "workqueue.c"

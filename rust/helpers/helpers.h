@@ -37,6 +37,7 @@ void vfs_helper_init_kiocb(struct kiocb *iocb, struct file *file, loff_t pos,
 			   int flags);
 struct mnt_idmap *vfs_helper_nop_mnt_idmap(void);
 u64 vfs_helper_huge_encode_dev(dev_t dev);
+bool vfs_helper_inode_trylock_shared(struct inode *inode);
 void vfs_helper_inode_lock_shared(struct inode *inode);
 void vfs_helper_inode_unlock_shared(struct inode *inode);
 void vfs_helper_inode_lock(struct inode *inode);
@@ -77,6 +78,10 @@ void vfs_helper_fscache_wait_for_objects(struct fscache_cache *cache);
 void vfs_helper_fscache_volume_pin(struct fscache_volume *volume);
 bool vfs_helper_fscache_cache_is_live(const struct fscache_cache *cache);
 void vfs_helper_fscache_end_operation(struct netfs_cache_resources *cres);
+
+/* linux/lockdep.h */
+void vfs_helper_lockdep_off(void);
+void vfs_helper_lockdep_on(void);
 
 /* linux/seq_file.h */
 void vfs_helper_seq_show_option(struct seq_file *m, const char *name,

@@ -9,7 +9,7 @@
 //! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h),
 //! [`include/linux/file.h`](srctree/include/linux/file.h)
 
-use crate::{bindings, in_use::InUse, path::Path};
+use crate::{bindings, in_use::InUse, lockdep::Untracked, path::Path};
 use core::{cell::UnsafeCell, ptr::NonNull};
 use kernel::{
     container_of,
@@ -217,6 +217,23 @@ impl KFile {
         })
     }
 
+    /// Whether somebody writes to the file just now, or waits to. Seeks, and reads that the page
+    /// cache does not serve, would wait for that, and nothing could end the wait. If the current
+    /// task itself is within such a write, and got here by a page fault, it would wait for ever. So
+    /// whoever acts for a reader asks first, and leaves it to a work item if need be. Does not
+    /// sleep.
+    pub fn busy(&self) -> bool {
+        // SAFETY: An open file has an inode.
+        unsafe {
+            let inode = (*self.0.as_ptr()).f_inode;
+            let free = bindings::vfs_helper_inode_trylock_shared(inode);
+            if free {
+                bindings::vfs_helper_inode_unlock_shared(inode);
+            }
+            !free
+        }
+    }
+
     /// The first byte at or after `pos` that is not in a hole; none when all the rest is a hole.
     /// May sleep.
     pub fn seek_data(&self, pos: u64) -> Result<Option<u64>> {
@@ -237,6 +254,7 @@ impl KFile {
         // A write that is under way is waited for, since XFS shows its whole range as data from
         // the beginning, and takes back what it could not write. The others wait by themselves.
         let lock = self.file_system() == Some(FileSystem::Xfs);
+        let _untracked = Untracked::new();
         // SAFETY: The file is open. The call moves its position, which nobody uses. On XFS it takes
         // no lock that comes before the inode's.
         let at = unsafe {
@@ -297,6 +315,7 @@ impl KFile {
         let bits = u32::from(unsafe { (*inode).i_blkbits });
         let end = pos.saturating_add(len);
         let mut at = pos;
+        let _untracked = Untracked::new();
         while at < end {
             let mut block = at >> bits;
             // SAFETY: The inode is valid. Answers are zero for what is not on disk.
@@ -378,6 +397,7 @@ impl KFile {
     /// all.
     fn read_on<R: ReadTarget>(&self, pos: u64, done: &mut u64, target: &mut R) -> Result<usize> {
         let pos = i64::try_from(pos).map_err(|_| EINVAL)?;
+        let _untracked = Untracked::new();
         // A buffered read may stop early, at the end of a folio for instance.
         loop {
             let mut iocb = bindings::kiocb::default();
@@ -459,12 +479,14 @@ impl KFile {
             None => return Ok(()),
         };
         let in_flight = read.clone().into_raw();
+        let untracked = Untracked::new();
         // SAFETY: The kiocb is initialised, and kept by the reference in `in_flight` until its
         // callback has run and by `read` until after this call. The iterator is valid until the
         // target is completed.
         let n = unsafe {
             bindings::vfs_iocb_iter_read(read.file.0.as_ptr(), (*in_flight).iocb.get(), iter)
         };
+        drop(untracked);
         if n == EIOCBQUEUED {
             return Ok(());
         }

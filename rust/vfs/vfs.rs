@@ -32,6 +32,7 @@ pub mod in_use;
 pub mod inode;
 pub mod iomap;
 pub mod kfile;
+mod lockdep;
 pub mod log;
 pub mod mapping;
 pub mod path;

@@ -7,7 +7,7 @@
 . "${0%/*}/by_hand.sh"
 
 load_modules
-plan 46
+plan 49
 
 # --- a daemon by hand ---------------------------------------------------------------
 
@@ -146,6 +146,18 @@ fresh_range
 write_data "${range%+*}" $BLOCK
 check "what a daemon wrote before anybody asked is read (T25)" reads_right
 check "and takes no request" fails take_request
+
+# What no daemon may do: it holds the cache file, and waits for what somebody has to write
+# into that. To a block that is there: of a new one ext4 would keep zeros.
+fresh_range
+from=${range%+*}
+"$PROGRAMS/write_from" "$MNT/file" "$from" "$(cache_file data)" 0 3>&- &
+WRITER=$!
+check "a daemon that fills a blob from a mapping of it waits for itself" wait_for 10 waits $WRITER
+kill -KILL $WRITER
+check "it can be killed" wait_for "$SOON" ended $WRITER
+wait_for 10 take_request
+check "then what it waited for can be served" eval 'serve "$id" "$off" "$len" && reads_right'
 
 # Both have asked for something, and nobody waits for it any more.
 mount_image one.img device=data "$TMP/other"
