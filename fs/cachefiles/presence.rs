@@ -78,9 +78,16 @@ impl Known {
     pub(crate) fn look(&self, file: &KFile) -> Result {
         let holes = Holes::new(self, file, 0)?;
         let data = holes.next_data(0)? == Some(0) && file.seek_hole(0)? >= self.size;
-        if data && self.size > 0 && !file.has_reserved_blocks()? {
-            self.note(holes.errors, 0, self.size);
+        if !data || self.size == 0 || file.has_reserved_blocks()? {
+            return Ok(());
         }
+        // If that was because of pages, it is asked again without them.
+        if file.in_page_cache(0, self.size)
+            && (file.forget_pages(0, self.size).is_err() || file.seek_hole(0)? < self.size)
+        {
+            return Ok(());
+        }
+        self.note(holes.errors, 0, self.size);
         Ok(())
     }
 
@@ -96,7 +103,7 @@ impl Known {
         }
         let errors = file.write_errors();
         // Pages of lost bytes look like data to the file system for as long as they are there.
-        file.forget_pages().map_err(|_| EIO)?;
+        file.forget_pages(0, self.size).map_err(|_| EIO)?;
         let forgotten = {
             let mut map = self.map.lock();
             self.errors.store(errors.to_u32(), ordering::Relaxed);
@@ -197,11 +204,11 @@ impl Known {
         while at < end {
             let (known, to) = self.known(at, end);
             let len = to.saturating_sub(at);
-            if known {
+            if known || !can_tell(file, at, len) {
                 each(Run {
                     start: at,
                     len,
-                    present: true,
+                    present: known,
                 })?;
             } else {
                 for run in Runs::new(&Holes { end: to, ..holes }, at, len) {
@@ -350,6 +357,15 @@ impl Map {
     }
 }
 
+/// Sees to it that the file system can tell what of the range is data; whether it can. May sleep.
+///
+/// Blocks that have a place on disk and were never written to, which a power cut or an error of the
+/// disk leaves behind, are data for a file system if there is a page for them in memory, though it
+/// may be one of zeros that somebody has read. So there must be no pages.
+fn can_tell(file: &KFile, start: u64, len: u64) -> bool {
+    !file.in_page_cache(start, len) || file.forget_pages(start, len).is_ok()
+}
+
 /// The holes of a backing file, and where to note what is not one.
 #[derive(Clone, Copy)]
 struct Holes<'a> {
@@ -381,6 +397,12 @@ impl<'a> Holes<'a> {
             // Not for more than the answer was about.
             return Ok(hole.min(self.end.next_multiple_of(BLOCK)));
         }
+        let behind = hole.saturating_sub(self.end);
+        // See `can_tell`.
+        let hole = match self.file.in_page_cache(self.end, behind) {
+            true => self.end,
+            false => hole,
+        };
         if !self.file.has_reserved_blocks()? {
             return Ok(hole);
         }

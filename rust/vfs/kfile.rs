@@ -124,7 +124,13 @@ impl KFile {
         let file = NonNull::new(from_err_ptr(file)?.cast::<File>()).ok_or(EIO)?;
         // SAFETY: `dentry_open` returned a file with a reference that is now ours, and nobody has
         // used `fdget_pos` on it, because it has no file descriptor.
-        Ok(Self(unsafe { ARef::from_raw(file) }))
+        let file = Self(unsafe { ARef::from_raw(file) });
+        // Readahead would bring pages of what is missing into memory, as zeros.
+        // SAFETY: The file is open.
+        to_result(unsafe {
+            bindings::vfs_fadvise(file.0.as_ptr(), 0, 0, bindings::VFS_CONST_POSIX_FADV_RANDOM)
+        })?;
+        Ok(file)
     }
 
     /// Makes a file without a name on the file system of the directory `path`, with mode 0600. May
@@ -346,16 +352,27 @@ impl KFile {
         }
     }
 
-    /// Takes the whole file out of the page cache, after writing what is not on disk. May sleep.
+    /// Takes the pages of the `len` bytes from `start` out of the page cache, after writing what is
+    /// not on disk. May sleep.
     ///
-    /// [`EBUSY`] when somebody uses a page of it just now, or one cannot be written.
-    pub fn forget_pages(&self) -> Result {
+    /// [`EBUSY`] when somebody uses a page just now, or one cannot be written.
+    pub fn forget_pages(&self, start: u64, len: u64) -> Result {
+        let Some(last) = len.checked_sub(1) else {
+            return Ok(());
+        };
+        let start = i64::try_from(start).map_err(|_| EINVAL)?;
+        let last = start.saturating_add(i64::try_from(last).unwrap_or(i64::MAX));
+        let index = |pos: i64| usize::try_from(pos).map(|pos| pos / kernel::page::PAGE_SIZE);
         // SAFETY: An open file has a mapping. An error of the write is noted in the mapping, and
         // then what was not written is gone.
         unsafe {
             let mapping = (*self.0.as_ptr()).f_mapping;
-            let _ = bindings::filemap_write_and_wait_range(mapping, 0, i64::MAX);
-            to_result(bindings::invalidate_inode_pages2(mapping))
+            let _ = bindings::filemap_write_and_wait_range(mapping, start, last);
+            to_result(bindings::invalidate_inode_pages2_range(
+                mapping,
+                index(start)?,
+                index(last)?,
+            ))
         }
     }
 

@@ -12,7 +12,7 @@ BLOCK=4096
 FILE_SIZE=3000001
 # TYPE[-LABEL][,MKFS-OPTION]...
 FILE_SYSTEMS=${FILE_SYSTEMS:-ext4-1k,-b,1024 ext4-4k,-b,4096 xfs-1k,-b,size=1024 xfs-4k,-b,size=4096 btrfs}
-TESTS_EACH=16
+TESTS_EACH=17
 
 load_modules
 # shellcheck disable=SC2086 # a list
@@ -100,6 +100,14 @@ torn_right() {
 		"$PROGRAMS/readrange" --random "$MNT/apart/file" "28672+$BLOCK" | cmp - "$TMP/want"
 }
 
+# What a power cut or a disk that fails can leave behind, and somebody who looks at the
+# cache file makes data of it, for the file system.
+reserved_right() {
+	fallocate -o 65536 -l 262144 "$(cache_file data)" && cat "$(cache_file data)" >/dev/null &&
+		"$PROGRAMS/readrange" --random "$TMP/apart/file" "131072+$BLOCK" >"$TMP/want" &&
+		"$PROGRAMS/readrange" --random "$MNT/apart/file" "131072+$BLOCK" | cmp - "$TMP/want"
+}
+
 # A daemon is killed within a pwrite(2). XFS shows all of the range as data from the
 # start, and takes back what was not written: a reader who asked meanwhile was misled.
 read_while_write_dies() {
@@ -150,6 +158,7 @@ test_file_system() {
 	take_data_away
 	start_daemon && mount_both
 	check "$label: a blob that was taken away is fetched again, also a torn block" torn_right
+	check "$label: so are blocks that have a place, no bytes, and pages of zeros" reserved_right
 	title="$label: a reader gets no zeros from a pwrite that dies"
 	if [ ! -e /proc/sys/vm/unprivileged_userfaultfd ]; then
 		skip "$title" "no userfaultfd"
