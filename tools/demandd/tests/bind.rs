@@ -112,7 +112,7 @@ fn a_refused_command_says_what_to_do() {
     for (command, errno, advice) in [
         ("bind", Errno::NOTDIR, "not a directory"),
         ("bind", Errno::ROFS, "read-only file system"),
-        ("bind", Errno::OPNOTSUPP, "ext4, XFS and btrfs"),
+        ("bind", Errno::OPNOTSUPP, "ext4, XFS or btrfs"),
         ("bind", Errno::BUSY, "with this tag is bound already"),
         ("bind", Errno::INVAL, "not stop < cull < run"),
         ("tag", Errno::INVAL, "does not accept the argument"),

@@ -42,7 +42,7 @@ make_disk() {
 mount_disk() { mount -o loop "$BELOW/disk" "$CACHE"; }
 fill_disk() {
 	forget_pages
-	on_disk=$(present_blocks) told=$(last_error)
+	on_disk=$(present_blocks)
 	dd if=/dev/zero of="$BELOW/ballast" bs="$MiB" status=none 2>/dev/null || :
 	equal "$(stat -f -c %f "$BELOW")" 0
 }
@@ -55,16 +55,11 @@ forgotten() {
 	drop_caches
 	equal "$(present_blocks)" "$on_disk"
 }
-# The last error of writing that the log tells of. Old lines may be gone from it.
-last_error() {
-	dmesg | grep -E 'I/O error .* writing to inode|writeback error on inode' | tail -n 1
-}
-# Either now or when the kernel tried before.
+# What a reader got from the cache file is not in it any more: it goes now, or went when
+# the kernel tried before. The log need not tell: it leaves out what comes too often.
 loses_bytes() {
 	sync || :
-	wait_for 10 forgotten || return 1
-	before=$told told=$(last_error)
-	[ "$told" != "$before" ] || { echo "the log tells of no error"; return 1; }
+	wait_for 10 forgotten
 }
 
 # --- readers ------------------------------------------------------------------------
