@@ -31,12 +31,17 @@ use kernel::{
     sync::{
         aref::ARef,
         atomic::{ordering, Atomic, AtomicFlag},
-        poll::PollCondVar,
         Arc, ArcBorrow, Mutex,
     },
     workqueue::{Work, WorkItem},
 };
-use vfs::{c_string, cred, kfile::KFile, path::Path, workqueue::Ticker};
+use vfs::{
+    c_string, cred,
+    kfile::KFile,
+    path::Path,
+    poll::{self, Events},
+    workqueue::Ticker,
+};
 
 /// The volume that EROFS mounts use. One whose key is neither this nor begins with it and a comma is
 /// that of a client of another kind of cache.
@@ -50,9 +55,9 @@ const BLOCK_SIZE_MAX: u64 = 4096;
 pub(crate) struct State {
     #[pin]
     caches: Mutex<KVec<Arc<Bound>>>,
-    /// Where the daemon waits for requests.
+    /// Where the daemon waits.
     #[pin]
-    pub(crate) readable: PollCondVar,
+    pub(crate) polled: poll::Queue,
     next_id: Atomic<u64>,
     #[pin]
     reap: Work<State>,
@@ -100,11 +105,27 @@ impl State {
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             caches <- new_mutex!(KVec::new()),
-            readable <- kernel::new_poll_condvar!(),
+            polled <- poll::Queue::new(),
             next_id: Atomic::new(1),
             reap <- new_work!("cachefiles_demand::reap"),
             open: AtomicFlag::new(false),
         })
+    }
+
+    /// Wakes the daemon: a request can be read.
+    pub(crate) fn tell_readable(&self) {
+        self.polled.wake(Events {
+            readable: true,
+            writable: false,
+        });
+    }
+
+    /// Wakes the daemon: files have to be culled.
+    fn tell_writable(&self) {
+        self.polled.wake(Events {
+            readable: false,
+            writable: true,
+        });
     }
 
     /// A number, for a request or an object, that was never used before.
@@ -362,7 +383,7 @@ impl Cache {
             .store(settings.io_mode as u32, ordering::Relaxed);
         self.requests.set_timeout(settings.timeout);
         if self.space.set_limits(&self.root, settings.limits) {
-            self.state.readable.notify_all();
+            self.state.tell_writable();
         }
     }
 
@@ -388,7 +409,7 @@ impl Cache {
     /// Looks whether files have to be culled, and says so to the daemon if that is new. May sleep.
     pub(crate) fn check_space(&self) {
         if self.space.check(&self.root) {
-            self.state.readable.notify_all();
+            self.state.tell_writable();
         }
     }
 
@@ -412,7 +433,7 @@ impl Cache {
             dir.remove_file(name)?;
         }
         if self.space.look(&self.root) {
-            self.state.readable.notify_all();
+            self.state.tell_writable();
         }
         Ok(())
     }

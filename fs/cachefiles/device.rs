@@ -19,14 +19,15 @@ use kernel::{
     seq_file::SeqFile,
     seq_print,
     str::CString,
-    sync::{aref::ARef, atomic::ordering, poll::PollTable, Arc, Mutex},
+    sync::{aref::ARef, atomic::ordering, Arc, Mutex},
     uaccess::{UserSliceReader, UserSliceWriter},
 };
 use vfs::{
     c_string,
-    chardev::{capable_sys_admin, Device, Events},
+    chardev::{capable_sys_admin, Device},
     cred,
     path::Path,
+    poll::{self, Events},
 };
 
 /// Size of a record in bytes: three numbers of 8 bytes and a name in 256.
@@ -153,8 +154,8 @@ impl Device for Session {
         self.command(&command)
     }
 
-    fn poll(&self, file: &File, table: PollTable<'_>) -> Events {
-        table.register_wait(file, &self.state.readable);
+    fn poll(&self, file: &File, table: &poll::Table<'_>) -> Events {
+        self.state.polled.register(file, table);
         let bound = self.bound();
         let cache = bound.as_ref().map(|bound| bound.cache());
         Events {

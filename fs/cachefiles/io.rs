@@ -58,7 +58,11 @@ fn read_here(object: Arc<Object>, start: u64, read: CacheRead) {
         Ok(known) => known,
         Err(e) => return read.complete(Err(e)),
     };
-    let holes = missing(&object, start, len);
+    // What is known takes no second look.
+    let holes = match object.known().covers(start, len) {
+        true => Ok(KVec::new()),
+        false => missing(&object, start, len),
+    };
     let present = matches!(&holes, Ok(holes) if holes.is_empty());
     object.count(present);
     trace::presence(object.name(), start, len, present);

@@ -149,7 +149,10 @@ impl Object {
     pub(crate) fn occupancy(&self, start: u64, len: u64) -> Result<(u64, u64)> {
         self.confirm()?;
         let len = len.min(self.size.saturating_sub(start));
-        if !self.known.covers(start, len) && self.file()?.busy() {
+        if self.known.covers(start, len) {
+            return Ok((start, len));
+        }
+        if self.file()?.busy() {
             return Err(EAGAIN);
         }
         let run = self.known.first_present(self.file()?, start, len)?;

@@ -136,7 +136,7 @@ impl Requests {
         inner.daemon = Daemon::Connected(Instant::now());
         inner.table.take_all_back();
         drop(inner);
-        self.state.readable.notify_all();
+        self.state.tell_readable();
         Ok(())
     }
 
@@ -231,8 +231,8 @@ impl Requests {
 
     /// Wakes the daemon, for what one reader asks for in one go once.
     fn notify(&self) {
-        if !plug::when_unplugged(&self.state, |state| state.readable.notify_all()) {
-            self.state.readable.notify_all();
+        if !plug::when_unplugged(&self.state, State::tell_readable) {
+            self.state.tell_readable();
         }
     }
 
@@ -252,13 +252,13 @@ impl Requests {
     /// The record did not reach the daemon: it is delivered again.
     pub(crate) fn take_back(&self, id: u64) {
         self.inner.lock().table.take_back(id);
-        self.state.readable.notify_all();
+        self.state.tell_readable();
     }
 
     /// Delivers everything again that has no answer.
     pub(crate) fn restore(&self) {
         if self.inner.lock().table.take_all_back() > 0 {
-            self.state.readable.notify_all();
+            self.state.tell_readable();
         }
     }
 

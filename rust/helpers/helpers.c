@@ -10,4 +10,5 @@
 #include "fscache.c"
 #include "lockdep.c"
 #include "pagemap.c"
+#include "poll.c"
 #include "workqueue.c"

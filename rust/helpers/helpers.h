@@ -8,6 +8,7 @@
 
 #include <linux/fs.h>
 #include <linux/fscache-cache.h>
+#include <linux/poll.h>
 #include <linux/seq_file.h>
 #include <linux/workqueue.h>
 
@@ -65,6 +66,7 @@ int vfs_helper_folio_lock_killable(struct folio *folio);
 void vfs_helper_mapping_set_large_folios(struct address_space *mapping);
 void vfs_helper_bvec_set_folio(struct bio_vec *bv, struct folio *folio,
 			       size_t len, size_t off);
+struct folio *vfs_helper_bvec_folio(const struct bio_vec *bv, size_t *off);
 void vfs_helper_page_cache_sync_readahead(struct address_space *mapping,
 					  struct file_ra_state *ra,
 					  pgoff_t index, size_t nr);
@@ -82,6 +84,12 @@ void vfs_helper_fscache_end_operation(struct netfs_cache_resources *cres);
 /* linux/lockdep.h */
 void vfs_helper_lockdep_off(void);
 void vfs_helper_lockdep_on(void);
+
+/* linux/poll.h, linux/wait.h */
+void vfs_helper_init_waitqueue_head(struct wait_queue_head *head);
+void vfs_helper_poll_wait(struct file *file, struct wait_queue_head *head,
+			  struct poll_table_struct *table);
+void vfs_helper_wake_up_poll(struct wait_queue_head *head, __poll_t events);
 
 /* linux/seq_file.h */
 void vfs_helper_seq_show_option(struct seq_file *m, const char *name,

@@ -64,6 +64,15 @@ void vfs_helper_bvec_set_folio(struct bio_vec *bv, struct folio *folio,
 	bvec_set_folio(bv, folio, len, off);
 }
 
+/* The way back from what bvec_set_folio() makes. */
+struct folio *vfs_helper_bvec_folio(const struct bio_vec *bv, size_t *off)
+{
+	struct folio *folio = page_folio(bv->bv_page);
+
+	*off = folio_page_idx(folio, bv->bv_page) * PAGE_SIZE + bv->bv_offset;
+	return folio;
+}
+
 void vfs_helper_page_cache_sync_readahead(struct address_space *mapping,
 					  struct file_ra_state *ra,
 					  pgoff_t index, size_t nr)

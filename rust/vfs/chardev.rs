@@ -7,7 +7,10 @@
 //! C headers: [`include/linux/miscdevice.h`](srctree/include/linux/miscdevice.h),
 //! [`include/linux/poll.h`](srctree/include/linux/poll.h)
 
-use crate::bindings;
+use crate::{
+    bindings,
+    poll::{self, Events},
+};
 use core::{marker::PhantomData, ptr};
 use kernel::{
     container_of,
@@ -17,19 +20,10 @@ use kernel::{
     module::this_module,
     prelude::*,
     seq_file::SeqFile,
-    sync::{poll::PollTable, Arc},
+    sync::Arc,
     types::Opaque,
     uaccess::{UserPtr, UserSlice, UserSliceReader, UserSliceWriter},
 };
-
-/// What poll(2) tells of a device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Events {
-    /// A read would return data now: `EPOLLIN | EPOLLRDNORM`.
-    pub readable: bool,
-    /// `EPOLLOUT | EPOLLWRNORM`, whatever the device means by it.
-    pub writable: bool,
-}
 
 /// One open of a device.
 #[vtable]
@@ -50,7 +44,7 @@ pub trait Device: Sized + Send + Sync + 'static {
     fn write(&self, data: UserSliceReader) -> Result;
 
     /// poll(2): registers for wake-ups and tells what is possible now. May sleep.
-    fn poll(&self, file: &File, table: PollTable<'_>) -> Events;
+    fn poll(&self, file: &File, table: &poll::Table<'_>) -> Events;
 
     /// Adds lines of the form `name:<tab>value` to `/proc/<pid>/fdinfo/<fd>`. May be called by any
     /// task that may look at the one that has the device open. May sleep.
@@ -218,12 +212,10 @@ impl<T: Device> Table<T> {
             (
                 Self::device(file),
                 File::from_raw_file(file),
-                PollTable::from_raw(table),
+                poll::Table::from_raw(table),
             )
         };
-        let Events { readable, writable } = device.poll(file, table);
-        let bit = |set, bit| if set { bit } else { 0 };
-        bit(readable, bindings::VFS_CONST_EPOLLIN) | bit(writable, bindings::VFS_CONST_EPOLLOUT)
+        device.poll(file, &table).mask()
     }
 
     /// # Safety

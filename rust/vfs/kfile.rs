@@ -118,7 +118,8 @@ unsafe impl<R: Send> Sync for DirectRead<R> {}
 impl KFile {
     /// Opens what `path` names for reading and writing, with the rights of `cred`. May sleep.
     pub fn open(path: &Path, cred: &Credential) -> Result<Self> {
-        let flags = crate::int(bindings::O_RDWR | bindings::O_LARGEFILE);
+        // Nobody looks at when it was read, and to note that costs.
+        let flags = crate::int(bindings::O_RDWR | bindings::O_LARGEFILE | bindings::O_NOATIME);
         // SAFETY: `path` and `cred` are valid for the call.
         let file = unsafe { bindings::dentry_open(path.as_raw(), flags, cred.as_ptr()) };
         let file = NonNull::new(from_err_ptr(file)?.cast::<File>()).ok_or(EIO)?;

@@ -37,6 +37,7 @@ pub mod log;
 pub mod mapping;
 pub mod path;
 pub mod plug;
+pub mod poll;
 pub mod super_block;
 pub mod sync;
 pub mod workqueue;

@@ -18,11 +18,24 @@ use kernel::{
 };
 
 /// A part of a locked folio that is being read.
-#[derive(Clone, Copy)]
 struct Part {
-    folio: NonNull<bindings::folio>,
+    folio: *mut bindings::folio,
     offset: usize,
     len: usize,
+}
+
+impl Part {
+    /// The part that a segment of a [`FolioRead`] describes.
+    fn of(segment: &bindings::bio_vec) -> Self {
+        let mut offset = 0;
+        // SAFETY: The segment was made by `FolioRead::push`, and so lies in a folio that is valid.
+        let folio = unsafe { bindings::vfs_helper_bvec_folio(segment, &raw mut offset) };
+        Self {
+            folio,
+            offset,
+            len: usize::try_from(segment.bv_len).unwrap_or(0),
+        }
+    }
 }
 
 /// A read of parts of folios that are neighbours, from one contiguous range of a device.
@@ -30,8 +43,7 @@ struct Part {
 /// Must be completed; dropping it fails the read with [`EIO`]. It can be cut into several, which
 /// are then completed each on its own, see [`FolioRead::split_front`].
 pub struct FolioRead {
-    // The first `given` of both have gone to other reads.
-    parts: KVec<Part>,
+    // The parts. The first `given` have gone to other reads.
     segments: KVec<bindings::bio_vec>,
     given: usize,
     len: usize,
@@ -56,7 +68,6 @@ impl FolioRead {
     /// A read of nothing, which parts are added to.
     pub(super) fn new(waiter: Option<Arc<Waiter>>) -> Self {
         Self {
-            parts: KVec::new(),
             segments: KVec::new(),
             given: 0,
             len: 0,
@@ -82,19 +93,12 @@ impl FolioRead {
         unsafe {
             bindings::vfs_helper_bvec_set_folio(&mut segment, folio.as_ptr(), len, offset);
         }
-        // Both or none: the folio would never be completed, or be completed twice.
-        self.parts.reserve(1, GFP_KERNEL)?;
         self.segments.push(segment, GFP_KERNEL)?;
-        self.parts.push(Part { folio, offset, len }, GFP_KERNEL)?;
         if self.wanted == self.len {
             self.wanted = self.len.saturating_add(left.min(len));
         }
         self.len = self.len.saturating_add(len);
         Ok(())
-    }
-
-    fn parts(&self) -> &[Part] {
-        self.parts.get(self.given..).unwrap_or(&[])
     }
 
     /// Length of the whole read in bytes, a multiple of the block size.
@@ -122,9 +126,12 @@ impl FolioRead {
     /// The span of the folio that the part `index` belongs to, from that part on; none behind the
     /// last part.
     pub fn folio_at(&self, index: usize) -> Option<FolioSpan> {
-        let parts = self.parts().get(index..)?;
-        let folio = parts.first()?.folio;
-        let same = parts.iter().take_while(|part| part.folio == folio);
+        let parts = self.segments().get(index..)?;
+        let folio = Part::of(parts.first()?).folio;
+        let same = parts
+            .iter()
+            .map(Part::of)
+            .take_while(|part| part.folio == folio);
         Some(
             same.fold(FolioSpan { parts: 0, len: 0 }, |span, part| FolioSpan {
                 parts: span.parts.saturating_add(1),
@@ -138,20 +145,19 @@ impl FolioRead {
     ///
     /// [`EINVAL`] for none or more than there are, [`ENOMEM`]; this read is unchanged then.
     pub fn split_front(&mut self, parts: usize) -> Result<Self> {
-        if parts == self.parts().len() {
+        if parts == self.segments().len() {
             return Ok(core::mem::replace(self, Self::new(None)));
         }
-        let (front, segments) = match (self.parts().get(..parts), self.segments().get(..parts)) {
-            (Some(front @ [_, ..]), Some(segments)) => (front, segments),
-            _ => return Err(EINVAL),
+        let Some(front @ [_, ..]) = self.segments().get(..parts) else {
+            return Err(EINVAL);
         };
         let len = front
             .iter()
+            .map(Part::of)
             .fold(0usize, |len, part| len.saturating_add(part.len));
         let mut read = Self::new(None);
-        // Segments first: only parts are completed, and nothing fails after they are copied.
-        read.segments.extend_from_slice(segments, GFP_KERNEL)?;
-        read.parts.extend_from_slice(front, GFP_KERNEL)?;
+        // All of them or none, and nothing fails after that.
+        read.segments.extend_from_slice(front, GFP_KERNEL)?;
         read.len = len;
         read.wanted = self.wanted.min(len);
         read.waiter = self.waiter.clone();
@@ -181,28 +187,23 @@ impl FolioRead {
             waiter.note(errno);
         }
         let mut at = 0usize;
-        for part in self.parts() {
+        for part in self.segments().iter().map(Part::of) {
             let end = at.saturating_add(part.len);
             let good = self.wanted.clamp(at, end) - at;
             // SAFETY: The folio is locked for this read, and the part lies within it.
             unsafe {
                 if errno == 0 && good < part.len {
                     bindings::vfs_helper_folio_zero_range(
-                        part.folio.as_ptr(),
+                        part.folio,
                         part.offset + good,
                         part.len - good,
                     );
                 }
-                bindings::iomap_finish_folio_read(
-                    part.folio.as_ptr(),
-                    part.offset,
-                    part.len,
-                    errno,
-                );
+                bindings::iomap_finish_folio_read(part.folio, part.offset, part.len, errno);
             }
             at = end;
         }
-        self.given = self.parts.len();
+        self.given = self.segments.len();
         if let Some(waiter) = waiter {
             waiter.put();
         }
@@ -211,7 +212,7 @@ impl FolioRead {
 
 impl Drop for FolioRead {
     fn drop(&mut self) {
-        if !self.parts().is_empty() || self.waiter.is_some() {
+        if !self.segments().is_empty() || self.waiter.is_some() {
             self.finish(Err(EIO));
         }
     }

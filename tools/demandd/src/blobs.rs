@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,7 +12,7 @@ use anyhow::{ensure, Result};
 use rustix::process::{getrlimit, Resource};
 
 use crate::cache::Volume;
-use crate::copy::copy;
+use crate::copy::{copy, Buffer};
 use crate::source::Source;
 
 /// A blob with both its files open.
@@ -22,13 +21,11 @@ pub struct Blob {
     source: File,
     cache: File,
     size: u64,
-    path: PathBuf,
 }
 
 impl Blob {
     /// Opens both files. They have the same size, or they are not the same blob.
     pub fn open(volume: &Volume, source: &Source, name: &OsStr) -> Result<Self> {
-        let path = volume.path(name)?;
         let (cache, size) = volume.open(name)?;
         let (source, source_size) = source.open(name)?;
         ensure!(
@@ -45,7 +42,6 @@ impl Blob {
             source,
             cache,
             size,
-            path,
         })
     }
 
@@ -59,17 +55,14 @@ impl Blob {
         &self.cache
     }
 
-    /// Whether the cache file is still the one that has its name. One that was culled, or removed by hand, is not.
+    /// Whether the cache file still has a name. One that was culled, or removed or replaced by hand, has none.
     fn is_current(&self) -> bool {
-        match (self.cache.metadata(), self.path.symlink_metadata()) {
-            (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
-            _ => false,
-        }
+        self.cache.metadata().is_ok_and(|open| open.nlink() > 0)
     }
 
     /// Copies a range from the source into the cache file.
-    pub fn fetch(&self, off: u64, len: u64) -> Result<()> {
-        copy(&self.source, &self.cache, off, len)
+    pub fn fetch(&self, off: u64, len: u64, buffer: &mut Buffer) -> Result<()> {
+        copy(&self.source, &self.cache, off, len, buffer)
     }
 }
 

@@ -56,14 +56,33 @@ impl CacheFile for File {
     }
 }
 
+/// Memory for what is being copied, at most [`PIECE`] of it; kept from one copy to the next, since new memory is
+/// slow to come by.
+#[derive(Debug, Default)]
+pub struct Buffer(Vec<u8>);
+
+impl Buffer {
+    fn of(&mut self, size: usize) -> &mut [u8] {
+        if self.0.len() < size {
+            self.0.resize(size, 0);
+        }
+        self.0.split_at_mut(size).0
+    }
+}
+
 /// Copies `off..off + len`, which begins where a block begins and ends where a block or the blob ends.
-pub fn copy(source: &File, cache: &impl CacheFile, off: u64, len: u64) -> Result<()> {
-    let mut buffer = vec![0; usize::try_from(len).map_or(PIECE, |len| len.min(PIECE))];
+pub fn copy(
+    source: &File,
+    cache: &impl CacheFile,
+    off: u64,
+    len: u64,
+    buffer: &mut Buffer,
+) -> Result<()> {
     let mut pos = off;
     let mut left = len;
     while left > 0 {
-        let size = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        let (piece, _) = buffer.split_at_mut(size);
+        let size = usize::try_from(left).map_or(PIECE, |left| left.min(PIECE));
+        let piece = buffer.of(size);
         match FileExt::read_exact_at(source, piece, pos) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {

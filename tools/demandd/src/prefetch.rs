@@ -12,7 +12,7 @@ use anyhow::{ensure, Context, Result};
 use crate::abi::BLOCK;
 use crate::blobs::Blob;
 use crate::cache::{next_missing, Volume};
-use crate::copy::PIECE;
+use crate::copy::{Buffer, PIECE};
 use crate::source::Source;
 
 /// A blob, or a range of it.
@@ -61,6 +61,7 @@ pub fn prefetch(volume: &Volume, source: &Source, target: &Target) -> Result<u64
         .end
         .checked_next_multiple_of(BLOCK)
         .map_or(size, |end| end.min(size));
+    let mut buffer = Buffer::default();
     let mut fetched = 0;
     while pos < end {
         let missing = next_missing(blob.cache(), pos, size)
@@ -70,7 +71,7 @@ pub fn prefetch(volume: &Volume, source: &Source, target: &Target) -> Result<u64
         };
         // One piece at a time: what the daemon has brought in the meantime is not fetched again.
         let len = (missing.end.min(end) - missing.start).min(PIECE as u64);
-        blob.fetch(missing.start, len)
+        blob.fetch(missing.start, len, &mut buffer)
             .with_context(|| format!("cannot prefetch {name}, {}+{len}", missing.start))?;
         fetched += len;
         pos = missing.start + len;

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use crate::abi::{Command, Request};
 use crate::blobs::Blobs;
+use crate::copy::Buffer;
 use crate::cull::cull;
 use crate::device::{command, errno_of, Device};
 use crate::inbox::Inbox;
@@ -113,15 +114,16 @@ pub fn serve(
 
 impl Server<'_> {
     fn work(&self, inbox: &Inbox<'_>) -> Result<()> {
+        let mut buffer = Buffer::default();
         while let Some(request) = inbox.next()? {
-            self.answer(&request);
+            self.answer(&request, &mut buffer);
         }
         Ok(())
     }
 
-    fn answer(&self, request: &Request) {
+    fn answer(&self, request: &Request, buffer: &mut Buffer) {
         thread::sleep(self.delay);
-        let result = self.fetch(request);
+        let result = self.fetch(request, buffer);
         let answer = match &result {
             Ok(()) => Command::Done(request.id),
             Err(error) => {
@@ -154,11 +156,11 @@ impl Server<'_> {
         }
     }
 
-    fn fetch(&self, request: &Request) -> Result<()> {
+    fn fetch(&self, request: &Request, buffer: &mut Buffer) -> Result<()> {
         let file_name = request.file_name()?;
         let blob = self.blobs.get(file_name)?;
         request.check_range(blob.size())?;
-        blob.fetch(request.off, request.len)
+        blob.fetch(request.off, request.len, buffer)
             .inspect_err(|_| self.blobs.forget(file_name))
     }
 

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::process::Command;
 
-use demandd::copy::{copy, CacheFile, PIECE};
+use demandd::copy::{copy, Buffer, CacheFile, PIECE};
 use demandd::device::errno_of;
 use rustix::io::Errno;
 use stand_in::Site;
@@ -117,7 +117,7 @@ fn a_full_disk_is_told_and_leaves_whole_blocks_only() {
         for free in 0..SIZE.div_ceil(disk_block) {
             let disk = Disk::new(SIZE, disk_block);
             disk.free.set(free);
-            let error = copy(&source, &disk, 0, SIZE as u64).unwrap_err();
+            let error = copy(&source, &disk, 0, SIZE as u64, &mut Buffer::default()).unwrap_err();
             // ENOSPC is what the reader gets.
             assert_eq!(errno_of(&error), Some(Errno::NOSPC));
             assert_eq!(disk.check(&bytes), free * disk_block / 4096);
@@ -127,7 +127,7 @@ fn a_full_disk_is_told_and_leaves_whole_blocks_only() {
             );
             // Once there is room again, it comes whole.
             disk.free.set(usize::MAX);
-            copy(&source, &disk, 0, SIZE as u64).unwrap();
+            copy(&source, &disk, 0, SIZE as u64, &mut Buffer::default()).unwrap();
             assert_eq!(disk.check(&bytes), 6);
         }
     }
@@ -142,7 +142,7 @@ fn writes_that_are_cut_short_are_continued() {
             most,
             ..Disk::new(SIZE, 4096)
         };
-        copy(&source, &disk, 0, SIZE as u64).unwrap();
+        copy(&source, &disk, 0, SIZE as u64, &mut Buffer::default()).unwrap();
         assert_eq!(disk.check(&bytes), 6);
     }
 }
@@ -156,7 +156,7 @@ fn half_a_block_without_a_hole_is_punched_out() {
             limit,
             ..Disk::new(SIZE, 4096)
         };
-        let error = copy(&source, &disk, 0, SIZE as u64).unwrap_err();
+        let error = copy(&source, &disk, 0, SIZE as u64, &mut Buffer::default()).unwrap_err();
         assert_eq!(errno_of(&error), Some(Errno::FBIG));
         assert_eq!(disk.check(&bytes), limit / 4096);
         let block = limit / 4096 * 4096;
@@ -170,9 +170,9 @@ fn a_block_that_was_there_before_is_never_punched_out() {
     let site = Site::new();
     let (source, bytes) = source(&site);
     let mut disk = Disk::new(SIZE, 4096);
-    copy(&source, &disk, 0, SIZE as u64).unwrap();
+    copy(&source, &disk, 0, SIZE as u64, &mut Buffer::default()).unwrap();
     disk.limit = 4097;
-    copy(&source, &disk, 0, SIZE as u64).unwrap_err();
+    copy(&source, &disk, 0, SIZE as u64, &mut Buffer::default()).unwrap_err();
     assert!(disk.punched.borrow().is_empty());
     assert_eq!(disk.check(&bytes), 6);
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A daemon that sleeps is woken by everything that gives it something to read, also
- * by edges alone; and what it then reads is the oldest first.
+ * by edges alone; and what it then reads is the oldest first. Who waits for something
+ * else goes on sleeping.
  *
  * usage: wakeups CACHE-ROOT TAG FILE
  *
@@ -11,25 +12,27 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/cachefiles_demand.h>
 
 #define BLOCK CACHEFILES_DEMAND_BLOCK
 #define RECORD sizeof(struct cachefiles_demand_req)
-#define PLAN 27
+#define PLAN 29
 #define PATIENCE_MS 10000
 #define MANY 16
 
 static const char *root, *tag;
 static int device, edges, file;
 static int count, failed;
-static off_t next_block;
+static off_t first_block, next_block;
 static struct cachefiles_demand_req records[MANY];
 
 static void check(const char *what, long got, long wanted)
@@ -203,6 +206,87 @@ static void check_order(void)
 	fail_all(9);
 }
 
+/* A thread that waits until files have to be culled. */
+static struct {
+	pthread_t thread;
+	pid_t tid;
+	long told;
+} culler;
+
+static void *wait_to_cull(void *unused)
+{
+	struct epoll_event event = { .events = EPOLLOUT };
+	int epoll = epoll_create1(EPOLL_CLOEXEC);
+
+	if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, device, &event))
+		die("cannot wait for culling");
+	__atomic_store_n(&culler.tid, gettid(), __ATOMIC_RELEASE);
+	if (epoll_wait(epoll, &event, 1, -1) == 1)
+		culler.told = event.events == EPOLLOUT;
+	close(epoll);
+	return unused;
+}
+
+/* A line of what the kernel shows of the thread, from behind the name on. */
+static void about_culler(const char *name, char *value, int size)
+{
+	pid_t tid = __atomic_load_n(&culler.tid, __ATOMIC_ACQUIRE);
+	char path[64], line[256];
+	FILE *status;
+
+	*value = 0;
+	snprintf(path, sizeof(path), "/proc/self/task/%d/status", tid);
+	status = tid ? fopen(path, "r") : NULL;
+	if (!status)
+		return;
+	while (fgets(line, sizeof(line), status))
+		if (!strncmp(line, name, strlen(name)))
+			snprintf(value, size, "%s", line + strlen(name));
+	fclose(status);
+}
+
+/* How often the thread has gone to sleep; tells when it sleeps. */
+static long sleeps(void)
+{
+	char value[256];
+
+	do
+		about_culler("State:", value, sizeof(value));
+	while (!strstr(value, "sleeping"));
+	about_culler("voluntary_ctxt_switches:", value, sizeof(value));
+	return atol(value);
+}
+
+static void check_culler(void)
+{
+	struct timespec until;
+	long before;
+	int i;
+
+	if (pthread_create(&culler.thread, NULL, wait_to_cull, NULL))
+		die("cannot make a thread");
+	before = sleeps();
+	/* Between those that were asked for: they are in memory, as failed. */
+	next_block = first_block + 8 * BLOCK;
+	for (i = 0; i < 8; i++) {
+		want();
+		if (!edge(PATIENCE_MS) || take(0, MANY) != 1)
+			die("no request came");
+		fail_all(1);
+	}
+	check("requests do not wake who waits to cull", sleeps() - before, 0);
+
+	/* Less than that is free on any file system. */
+	if (command("unbind", NULL) || command("brun 99%%", NULL) || command("bcull 98%%", NULL))
+		die("cannot set limits");
+	bind_cache();
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += PATIENCE_MS / 1000;
+	if (pthread_timedjoin_np(culler.thread, NULL, &until))
+		culler.told = 0;
+	check("too little space does", culler.told, 1);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 4) {
@@ -214,7 +298,8 @@ int main(int argc, char **argv)
 	file = open(argv[3], O_RDONLY | O_CLOEXEC);
 	if (file < 0)
 		die(argv[3]);
-	next_block = lseek(file, 0, SEEK_END) / BLOCK * BLOCK - 256 * BLOCK;
+	first_block = lseek(file, 0, SEEK_END) / BLOCK * BLOCK - 256 * BLOCK;
+	next_block = first_block;
 
 	printf("KTAP version 1\n1..%d\n", PLAN);
 	open_and_watch();
@@ -222,6 +307,7 @@ int main(int argc, char **argv)
 	check_edges();
 	check_agreement();
 	check_order();
+	check_culler();
 	check("unbind is taken", command("unbind", NULL), 0);
 	check("a device without a cache is not readable (T16)", readable(), 0);
 	return failed ? 1 : 0;
