@@ -8,6 +8,8 @@
  *        readbench pieces FILE DIR
  *        readbench tree DIR
  *        readbench walk DIR
+ *        readbench fetched FILE COUNT SEED SOURCE
+ *        readbench copied FILE SOURCE
  *
  *   sequential  all of the file, 1 MiB at a time
  *   random      COUNT different blocks of 4 KiB, without readahead, in an order that
@@ -19,6 +21,11 @@
  *   pieces      the same bytes from a FILE that has the files of DIR in that order,
  *               each from the next border of 4 KiB on; opened for each piece
  *   walk        the size of each file in DIR, in the same order
+ *   fetched     as random, of a FILE that is made, of the size of SOURCE and without
+ *               data: each block is copied from SOURCE first, by another process that
+ *               is asked, and tells, through a pipe
+ *   copied      all of SOURCE into a FILE that is made likewise, 1 MiB at a time; what
+ *               is timed is the writes
  *
  * Prints one line, with tabs between: the rate (MB/s; reads/s for random and stride,
  * files/s for walk); the median and the 99th percentile of the time of one read, in
@@ -161,6 +168,16 @@ static double sequential(const char *name)
 	}
 }
 
+/* Where missing blocks are copied from, if they are; and the pipes to who does it. */
+static int source, ask[2], tell[2];
+
+static void get_copied(uint64_t pos)
+{
+	if (write(ask[1], &pos, sizeof(pos)) != sizeof(pos) ||
+	    read(tell[0], &pos, sizeof(pos)) != sizeof(pos))
+		die("the other process");
+}
+
 /* Blocks that several threads read, in order; the next one to read is what they share. */
 static struct {
 	int fd;
@@ -176,6 +193,8 @@ static void *read_blocks(void *unused)
 	while ((n = __atomic_fetch_add(&blocks.next, 1, __ATOMIC_RELAXED)) < reads) {
 		double before = now_us();
 
+		if (source)
+			get_copied(blocks.positions[n]);
 		if (pread(blocks.fd, buffer, BLOCK, blocks.positions[n]) != BLOCK)
 			die("pread");
 		times[n] = now_us() - before;
@@ -227,6 +246,70 @@ static void pick_random_blocks(const char *name, size_t count, uint64_t seed)
 		blocks.positions[n] = blocks.positions[other];
 		blocks.positions[other] = n * BLOCK;
 	}
+}
+
+/* An ordinary file on its way to being a cache file. */
+static int make_sparse(const char *name, uint64_t size)
+{
+	int fd = open(name, O_RDWR | O_CREAT | O_TRUNC, 0600);
+
+	if (fd < 0 || ftruncate(fd, size))
+		die(name);
+	return fd;
+}
+
+/* The other process. */
+static void copy_blocks(void)
+{
+	char *buffer = get_memory(1, BLOCK);
+	uint64_t pos;
+
+	close(ask[1]);
+	while (read(ask[0], &pos, sizeof(pos)) == sizeof(pos)) {
+		if (pread(source, buffer, BLOCK, pos) != BLOCK ||
+		    pwrite(blocks.fd, buffer, BLOCK, pos) != BLOCK ||
+		    write(tell[1], &pos, sizeof(pos)) != sizeof(pos))
+			die("copy");
+	}
+	_exit(0);
+}
+
+static void start_copying(const char *name, const char *from)
+{
+	pid_t child;
+
+	source = open_file(from);
+	close(blocks.fd);
+	blocks.fd = make_sparse(name, file_size(source));
+	if (pipe(ask) || pipe(tell))
+		die("pipe");
+	child = fork();
+	if (child < 0)
+		die("fork");
+	if (!child)
+		copy_blocks();
+}
+
+static double write_all(const char *name, const char *from)
+{
+	char *buffer = get_memory(1, PIECE);
+	int in = open_file(from), out;
+	uint64_t size = file_size(in), pos = 0;
+	ssize_t n;
+
+	out = make_sparse(name, size);
+	times = get_memory(size / PIECE + 1, sizeof(*times));
+	for (; pos < size; pos += n) {
+		double before;
+
+		n = pread(in, buffer, PIECE, pos);
+		before = now_us();
+		if (n <= 0 || pwrite(out, buffer, n, pos) != n)
+			die("copy");
+		times[reads++] = now_us() - before;
+		add_to_sum(buffer, n, pos);
+	}
+	return pos;
 }
 
 static void pick_stride(const char *name, uint64_t first, uint64_t step, size_t count)
@@ -317,7 +400,8 @@ static uint64_t number(const char *text)
 static int usage(void)
 {
 	fprintf(stderr, "usage: readbench sequential FILE | random FILE COUNT SEED [READERS] |\n"
-			"  stride FILE FIRST STEP COUNT | pieces FILE DIR | tree DIR | walk DIR\n");
+			"  stride FILE FIRST STEP COUNT | pieces FILE DIR | tree DIR | walk DIR |\n"
+			"  fetched FILE COUNT SEED SOURCE | copied FILE SOURCE\n");
 	return 2;
 }
 
@@ -331,6 +415,10 @@ int main(int argc, char **argv)
 	if (!strcmp(mode, "random") && (argc == 5 || argc == 6)) {
 		readers = argc == 6 ? number(argv[5]) : 1;
 		pick_random_blocks(argv[2], number(argv[3]), number(argv[4]));
+	} else if (!strcmp(mode, "fetched") && argc == 6) {
+		readers = 1;
+		pick_random_blocks(argv[5], number(argv[3]), number(argv[4]));
+		start_copying(argv[2], argv[5]);
 	} else if (!strcmp(mode, "stride") && argc == 6) {
 		readers = 1;
 		pick_stride(argv[2], number(argv[3]), number(argv[4]), number(argv[5]));
@@ -343,6 +431,8 @@ int main(int argc, char **argv)
 		done = reads * 1e6;
 	} else if (!strcmp(mode, "sequential") && argc == 3) {
 		done = sequential(argv[2]);
+	} else if (!strcmp(mode, "copied") && argc == 4) {
+		done = write_all(argv[2], argv[3]);
 	} else if (!strcmp(mode, "pieces") && argc == 4) {
 		pieces_of = argv[2];
 		done = each_file(argv[3], read_piece);
