@@ -142,7 +142,8 @@ impl Tick for DropBehind {
     }
 }
 
-/// Writes back and drops what can be dropped; whether it has to be tried again. May sleep.
+/// Writes back and drops what can be dropped, and notes what is on disk then; whether it has to be
+/// tried again. May sleep.
 fn drop_range(object: &Object) -> bool {
     let range = object.behind.state.lock().range.take();
     let left = range.filter(|range| {
@@ -150,6 +151,8 @@ fn drop_range(object: &Object) -> bool {
         object.file().is_ok_and(|file| {
             // An error is one of writing, which is the daemon's to learn.
             let _ = file.drop_behind(range.start, len);
+            // Whoever reads what could not be looked at looks again.
+            let _ = object.known().settle(file, range.start, len);
             range.tries < TRIES && file.in_page_cache(range.start, len)
         })
     });

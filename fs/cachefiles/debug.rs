@@ -105,7 +105,7 @@ impl Table for Objects {
     fn show(&self, m: &SeqFile) -> Result {
         seq_print!(
             m,
-            "size present_blocks complete hits misses seeks tag/name\n"
+            "size present_blocks unsettled_blocks complete hits misses seeks tag/name\n"
         );
         for bound in &self.0.caches()? {
             let cache = bound.cache();
@@ -117,9 +117,10 @@ impl Table for Objects {
                 let (hits, misses) = object.counts();
                 seq_print!(
                     m,
-                    "{} {} {} {hits} {misses} {} {}/{}\n",
+                    "{} {} {} {} {hits} {misses} {} {}/{}\n",
                     object.size(),
                     known.blocks(),
+                    known.unsettled_blocks(),
                     u8::from(known.complete()),
                     known.seeks(),
                     shown(cache.tag()),

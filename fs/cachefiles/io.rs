@@ -48,7 +48,7 @@ pub(crate) fn read(object: Arc<Object>, start: u64, read: CacheRead) {
 fn would_wait(object: &Object, start: u64, len: usize) -> bool {
     let len = u64_from(len).min(object.size().saturating_sub(start));
     object.file().is_ok_and(|file| {
-        file.busy() && !(object.known().covers(start, len) && file.in_page_cache(start, len))
+        file.busy() && !(object.known().covers(file, start, len) && file.in_page_cache(start, len))
     })
 }
 
@@ -59,7 +59,7 @@ fn read_here(object: Arc<Object>, start: u64, read: CacheRead) {
         Err(e) => return read.complete(Err(e)),
     };
     // What is known takes no second look.
-    let holes = match object.known().covers(start, len) {
+    let holes = match object.covers(start, len) {
         true => Ok(KVec::new()),
         false => missing(&object, start, len),
     };
@@ -95,11 +95,14 @@ fn hit(object: &Arc<Object>, start: u64, known: WriteErrors, read: CacheRead) {
     };
     // Readers need no right to the cache.
     let _as_daemon = cred::Override::new(object.cache.cred());
+    let len = u64_from(read.len()).min(object.size().saturating_sub(start));
     let direct = match object.cache.io_mode() {
-        Mode::Auto => !file.in_page_cache(start, u64_from(read.len())),
+        Mode::Auto => !file.in_page_cache(start, len),
         Mode::Direct => true,
         Mode::Buffered => false,
     };
+    // What is not on disk cannot be read from there.
+    let direct = direct && object.known().is_settled(start, len);
     if !direct || !file.can_read_direct() {
         return read_buffered(object, start, known, read);
     }

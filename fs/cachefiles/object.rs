@@ -5,6 +5,7 @@
 use crate::{
     behind::Behind,
     cache::{Cache, XATTR},
+    io::Mode,
     presence::Known,
 };
 use cache_key::NameBuf;
@@ -149,7 +150,7 @@ impl Object {
     pub(crate) fn occupancy(&self, start: u64, len: u64) -> Result<(u64, u64)> {
         self.confirm()?;
         let len = len.min(self.size.saturating_sub(start));
-        if self.known.covers(start, len) {
+        if self.covers(start, len) {
             return Ok((start, len));
         }
         if self.file()?.busy() {
@@ -159,9 +160,19 @@ impl Object {
         run.map(|run| (run.start, run.len)).ok_or(ENODATA)
     }
 
+    /// Whether the range is known to be present. Does not sleep.
+    pub(crate) fn covers(&self, start: u64, len: u64) -> bool {
+        self.file()
+            .is_ok_and(|file| self.known.covers(file, start, len))
+    }
+
     /// The daemon says that it has filled the range: looks once whether it has. May sleep.
     pub(crate) fn filled(&self, start: u64, len: u64) -> Result {
         self.confirm()?;
+        // Nothing is to be read from memory: what is not on disk is brought there first.
+        if self.cache.io_mode() == Mode::Direct {
+            return Ok(());
+        }
         self.known.filled(self.file()?, start, len)
     }
 

@@ -6,10 +6,13 @@
 //! it is in use. So whatever was seen to be present is remembered, block by block, and reads of it
 //! need not ask the file system again. A blob that is complete takes no memory and costs one test.
 //!
-//! One thing does take bytes out of a file: a disk that fails to store them. The kernel keeps them
-//! in the page cache for a while, and what is read later are zeros. So every look compares the
-//! mark that such an error leaves in the file, and after one nothing counts as known any more. A
-//! read compares it once more when it ends.
+//! One thing does take bytes out of a file: a disk that fails to store them, or a file system that
+//! fails to note that it did. The kernel keeps them in the page cache for a while, and what is read
+//! later are zeros. So what the daemon has just brought is *unsettled*: present as long as its pages
+//! are in memory. Once they are gone the file system is asked again, and what it then has as data,
+//! with nothing in memory, is on disk: *settled*. Most such errors also leave a mark in the file.
+//! Every look compares it, and after an error nothing counts as known any more; a read compares it
+//! once more when it ends.
 //!
 //! A file system may count a block as data before the bytes of a pwrite(2) are in it. A seek waits
 //! for writes that are under way (see [`KFile::seek_data`]), so that is seen only of a write that
@@ -53,12 +56,28 @@ pub(crate) struct Known {
     /// Set once the whole file is known to be present.
     complete: Atomic<bool>,
     #[pin]
-    map: SpinLock<Map>,
-    /// The [`WriteErrors`] that had come before what is known was asked for. Changed with `map`
+    maps: SpinLock<Maps>,
+    /// The [`WriteErrors`] that had come before what is known was asked for. Changed with `maps`
     /// locked.
     errors: Atomic<u32>,
-    /// Questions that the file system was asked.
+    /// Questions that the file system was asked for readers and answers.
     seeks: Atomic<u64>,
+}
+
+/// What is known, block by block. No block is in both.
+struct Maps {
+    /// What is on disk.
+    settled: Map,
+    /// What is present as long as it is in memory.
+    unsettled: Map,
+}
+
+/// What is known of a block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Settled,
+    Unsettled,
+    Unknown,
 }
 
 impl Known {
@@ -67,7 +86,7 @@ impl Known {
         pin_init!(Self {
             size,
             complete: Atomic::new(false),
-            map <- new_spinlock!(Map::new()),
+            maps <- new_spinlock!(Maps::new()),
             // An error from before the first look is one to be looked into.
             errors: Atomic::new(WriteErrors::default().to_u32()),
             seeks: Atomic::new(0),
@@ -105,10 +124,10 @@ impl Known {
         // Pages of lost bytes look like data to the file system for as long as they are there.
         file.forget_pages(0, self.size).map_err(|_| EIO)?;
         let forgotten = {
-            let mut map = self.map.lock();
+            let mut maps = self.maps.lock();
             self.errors.store(errors.to_u32(), ordering::Relaxed);
             self.complete.store(false, ordering::Relaxed);
-            core::mem::replace(&mut *map, Map::new())
+            core::mem::replace(&mut *maps, Maps::new())
         };
         drop(forgotten);
         Ok(errors)
@@ -167,9 +186,50 @@ impl Known {
     }
 
     /// Whether the range is known to be present. Does not sleep.
-    pub(crate) fn covers(&self, start: u64, len: u64) -> bool {
+    pub(crate) fn covers(&self, file: &KFile, start: u64, len: u64) -> bool {
         let end = start.saturating_add(len);
-        self.known(start, end) == (true, end)
+        let mut at = start;
+        while at < end {
+            let (state, to) = self.state(at, end);
+            let present = match state {
+                State::Settled => true,
+                State::Unsettled => pages(file, at, to) == (true, to),
+                State::Unknown => false,
+            };
+            if !present {
+                return false;
+            }
+            at = to;
+        }
+        true
+    }
+
+    /// Whether the range is known to be on disk. Does not sleep.
+    pub(crate) fn is_settled(&self, start: u64, len: u64) -> bool {
+        let end = start.saturating_add(len);
+        self.state(start, end) == (State::Settled, end)
+    }
+
+    /// Looks what of the range is on disk by now, of what was not. May sleep.
+    pub(crate) fn settle(&self, file: &KFile, start: u64, len: u64) -> Result {
+        let end = start.saturating_add(len).min(self.size);
+        let mut at = start;
+        while at < end {
+            let (state, mut to) = self.state(at, end);
+            let mut in_memory = true;
+            if state == State::Unsettled {
+                (in_memory, to) = pages(file, at, to);
+            }
+            if !in_memory {
+                let mut holes = Holes::new(self, file, to)?;
+                holes.counted = false;
+                for run in Runs::new(&holes, at, to.saturating_sub(at)) {
+                    self.forget_if_missing(run?);
+                }
+            }
+            at = to;
+        }
+        Ok(())
     }
 
     /// Whether the whole file is known to be present.
@@ -181,11 +241,19 @@ impl Known {
     pub(crate) fn blocks(&self) -> u64 {
         match self.complete() {
             true => self.size.div_ceil(BLOCK),
-            false => self.map.lock().blocks,
+            false => {
+                let maps = self.maps.lock();
+                maps.settled.blocks.saturating_add(maps.unsettled.blocks)
+            }
         }
     }
 
-    /// How often the file system was asked.
+    /// How many of those are not known to be on disk.
+    pub(crate) fn unsettled_blocks(&self) -> u64 {
+        self.maps.lock().unsettled.blocks
+    }
+
+    /// How often the file system was asked, other than by [`Known::settle`].
     pub(crate) fn seeks(&self) -> u64 {
         self.seeks.load(ordering::Relaxed)
     }
@@ -202,7 +270,10 @@ impl Known {
         let holes = Holes::new(self, file, end)?;
         let mut at = start;
         while at < end {
-            let (known, to) = self.known(at, end);
+            let (known, to) = match self.state(at, end) {
+                (State::Unsettled, to) => pages(file, at, to),
+                (state, to) => (state == State::Settled, to),
+            };
             let len = to.saturating_sub(at);
             if known || !can_tell(file, at, len) {
                 each(Run {
@@ -212,7 +283,9 @@ impl Known {
                 })?;
             } else {
                 for run in Runs::new(&Holes { end: to, ..holes }, at, len) {
-                    each(run?)?;
+                    let run = run?;
+                    self.forget_if_missing(run);
+                    each(run)?;
                 }
             }
             at = to;
@@ -220,40 +293,93 @@ impl Known {
         Ok(())
     }
 
-    /// Whether the byte at `at` is known to be present, and up to where the same is true, at most
-    /// `end`.
-    fn known(&self, at: u64, end: u64) -> (bool, u64) {
+    /// What is known of the byte at `at`, and up to where the same is true, at most `end`.
+    fn state(&self, at: u64, end: u64) -> (State, u64) {
         if self.complete() {
-            return (true, end);
+            return (State::Settled, end);
         }
-        let (known, to) = self.map.lock().run(at / BLOCK, end.div_ceil(BLOCK));
-        (known, to.saturating_mul(BLOCK).min(end))
+        let (state, to) = self.maps.lock().state(at / BLOCK, end.div_ceil(BLOCK));
+        (state, to.saturating_mul(BLOCK).min(end))
     }
 
-    /// The bytes from `start` to `end` are present, unless there were more than these errors.
-    fn note(&self, errors: WriteErrors, start: u64, end: u64) {
-        let blocks = self.size.div_ceil(BLOCK);
-        let from = start.div_ceil(BLOCK);
-        // The last block of the file may be shorter than the others.
+    /// What was unsettled and is a hole now is not present any more.
+    fn forget_if_missing(&self, run: Run) {
+        if !run.present {
+            let end = run.start.saturating_add(run.len);
+            let mut maps = self.maps.lock();
+            maps.unsettled
+                .remove(run.start / BLOCK, end.div_ceil(BLOCK));
+        }
+    }
+
+    /// The whole blocks between two bytes. The last one of the file may be shorter than the others.
+    fn blocks_between(&self, start: u64, end: u64) -> (u64, u64) {
         let to = match end >= self.size {
-            true => blocks,
+            true => self.size.div_ceil(BLOCK),
             false => end / BLOCK,
         };
+        (start.div_ceil(BLOCK), to)
+    }
+
+    /// The bytes from `start` to `end` are on disk, unless there were more than these errors.
+    fn note(&self, errors: WriteErrors, start: u64, end: u64) {
+        let blocks = self.size.div_ceil(BLOCK);
+        let (from, to) = self.blocks_between(start, end);
         let not_needed = {
-            let mut map = self.map.lock();
+            let mut maps = self.maps.lock();
             if self.errors() != errors {
                 return;
             }
             if (from, to) != (0, blocks) {
-                map.insert(from, to);
-                if map.blocks < blocks {
+                maps.settled.insert(from, to);
+                maps.unsettled.remove(from, to);
+                if maps.settled.blocks < blocks {
                     return;
                 }
             }
             self.complete.store(true, ordering::Relaxed);
-            core::mem::replace(&mut *map, Map::new())
+            core::mem::replace(&mut *maps, Maps::new())
         };
         drop(not_needed);
+    }
+
+    /// The daemon has brought the bytes from `start` to `end`, unless there were more than these
+    /// errors.
+    fn note_unsettled(&self, errors: WriteErrors, start: u64, end: u64) {
+        let (from, to) = self.blocks_between(start, end);
+        let mut maps = self.maps.lock();
+        if self.complete() || self.errors() != errors {
+            return;
+        }
+        let mut at = from;
+        while at < to {
+            let (settled, end) = maps.settled.run(at, to);
+            if !settled {
+                maps.unsettled.insert(at, end);
+            }
+            at = end;
+        }
+    }
+}
+
+impl Maps {
+    fn new() -> Self {
+        Self {
+            settled: Map::new(),
+            unsettled: Map::new(),
+        }
+    }
+
+    /// What is known of the block `at`, and the first block up to `end` of which something else is,
+    /// or else `end`.
+    fn state(&self, at: u64, end: u64) -> (State, u64) {
+        match self.settled.run(at, end) {
+            (true, to) => (State::Settled, to),
+            (false, to) => match self.unsettled.run(at, to) {
+                (true, to) => (State::Unsettled, to),
+                (false, to) => (State::Unknown, to),
+            },
+        }
     }
 }
 
@@ -327,6 +453,53 @@ impl Map {
         }
     }
 
+    /// Takes out the blocks `from..to`, or more of them when there is no memory to keep some of a
+    /// leaf: those are asked for again.
+    fn remove(&mut self, from: u64, to: u64) {
+        let mut at = from;
+        while at < to {
+            let index = match self.leaves.cursor_lower_bound(&(at / LEAF)) {
+                Some(leaf) => *leaf.current().0,
+                None => return,
+            };
+            let first = index.saturating_mul(LEAF);
+            at = at.max(first);
+            let end = to.min(first.saturating_add(LEAF));
+            if at < end {
+                let inside = |block: u64| usize::try_from(block.saturating_sub(first)).unwrap_or(0);
+                let removed = self.remove_in_leaf(index, inside(at), inside(end));
+                self.blocks = self.blocks.saturating_sub(u64_from(removed));
+            }
+            at = end.max(first.saturating_add(1));
+        }
+    }
+
+    /// Takes out blocks of one leaf and returns how many went.
+    fn remove_in_leaf(&mut self, index: u64, from: usize, to: usize) -> usize {
+        let Some(leaf) = self.leaves.get_mut(&index) else {
+            return 0;
+        };
+        if let Leaf::Full = leaf {
+            let whole = (from, to) == (0, BlockSet::BLOCKS);
+            // Under a spin lock, and not worth the last reserves.
+            let set = (!whole)
+                .then(|| KBox::new(BlockSet::new(), GFP_NOWAIT).ok())
+                .flatten();
+            let Some(mut set) = set else {
+                self.leaves.remove(&index);
+                return BlockSet::BLOCKS;
+            };
+            set.insert(0, BlockSet::BLOCKS);
+            *leaf = Leaf::Part(set);
+        }
+        let Leaf::Part(set) = leaf else { return 0 };
+        let removed = set.remove(from, to);
+        if set.run(0) == (false, BlockSet::BLOCKS) {
+            self.leaves.remove(&index);
+        }
+        removed
+    }
+
     /// Adds blocks of one leaf and returns how many are new; none when there is no memory.
     fn insert_in_leaf(&mut self, index: u64, from: usize, to: usize) -> Option<usize> {
         match self.leaves.get_mut(&index) {
@@ -357,6 +530,18 @@ impl Map {
     }
 }
 
+/// Whether there is a page of the block at `at` in memory, and up to where the same is true, at most
+/// `end`. Does not sleep.
+fn pages(file: &KFile, at: u64, end: u64) -> (bool, u64) {
+    let there = |pos: u64| file.in_page_cache(pos, BLOCK.min(end.saturating_sub(pos)));
+    let first = there(at);
+    let mut to = (at / BLOCK).saturating_add(1).saturating_mul(BLOCK);
+    while to < end && there(to) == first {
+        to = to.saturating_add(BLOCK);
+    }
+    (first, to.min(end))
+}
+
 /// Sees to it that the file system can tell what of the range is data; whether it can. May sleep.
 ///
 /// Blocks that have a place on disk and were never written to, which a power cut or an error of the
@@ -377,6 +562,8 @@ struct Holes<'a> {
     end: u64,
     /// Whether the daemon says that the bytes are there.
     answered: bool,
+    /// Whether the questions count.
+    counted: bool,
 }
 
 impl<'a> Holes<'a> {
@@ -387,7 +574,14 @@ impl<'a> Holes<'a> {
             errors: known.confirm(file)?,
             end,
             answered: false,
+            counted: true,
         })
+    }
+
+    fn count(&self) {
+        if self.counted {
+            self.known.seeks.fetch_add(1, ordering::Relaxed);
+        }
     }
 
     /// Where the data that begins at `pos` ends, if it is believed to be data. `hole` is what the
@@ -415,18 +609,20 @@ impl Presence for Holes<'_> {
     type Error = Error;
 
     fn next_data(&self, pos: u64) -> Result<Option<u64>> {
-        self.known.seeks.fetch_add(1, ordering::Relaxed);
+        self.count();
         self.file.seek_data(pos)
     }
 
     fn next_hole(&self, pos: u64) -> Result<u64> {
-        self.known.seeks.fetch_add(1, ordering::Relaxed);
+        self.count();
         match self.file.seek_hole(pos) {
             Ok(hole) => {
                 let hole = self.believed(pos, hole)?;
                 // There is data from here to the hole, unless the hole is here.
-                if hole > pos {
-                    self.known.note(self.errors, pos, hole);
+                match hole > pos {
+                    true if self.answered => self.known.note_unsettled(self.errors, pos, hole),
+                    true => self.known.note(self.errors, pos, hole),
+                    false => {}
                 }
                 Ok(hole)
             }
@@ -482,6 +678,41 @@ mod tests {
         map.insert(LEAF - 1, LEAF);
         assert!(matches!(map.leaves.get(&0), Some(Leaf::Full)));
         assert_eq!(map.blocks, LEAF);
+    }
+
+    #[test]
+    fn what_is_taken_out_is_not_there_and_not_counted() {
+        let mut map = Map::new();
+        map.insert(0, 3 * LEAF);
+        map.remove(LEAF + 1, LEAF + 3);
+        assert_eq!(map.blocks, 3 * LEAF - 2);
+        assert!(contains(&map, LEAF) && contains(&map, LEAF + 3));
+        assert!(!contains(&map, LEAF + 1) && !contains(&map, LEAF + 2));
+        map.remove(0, u64::MAX);
+        assert_eq!(map.blocks, 0);
+        assert_eq!(map.run(0, u64::MAX), (false, u64::MAX));
+    }
+
+    #[test]
+    fn a_leaf_that_gets_empty_goes() {
+        let mut map = Map::new();
+        map.insert(7 * LEAF + 5, 7 * LEAF + 6);
+        map.remove(7 * LEAF + 5, 7 * LEAF + 6);
+        assert!(map.leaves.get(&7).is_none());
+        map.remove(0, 9 * LEAF);
+        assert_eq!(map.blocks, 0);
+    }
+
+    #[test]
+    fn what_is_on_disk_comes_first() {
+        let mut maps = Maps::new();
+        maps.unsettled.insert(0, 10);
+        maps.settled.insert(4, 6);
+        maps.unsettled.remove(4, 6);
+        assert!(maps.state(0, 20) == (State::Unsettled, 4));
+        assert!(maps.state(4, 20) == (State::Settled, 6));
+        assert!(maps.state(6, 20) == (State::Unsettled, 10));
+        assert!(maps.state(10, 20) == (State::Unknown, 20));
     }
 
     #[test]

@@ -35,6 +35,18 @@ impl BlockSet {
         added
     }
 
+    /// Takes out the blocks `from..to`, and returns how many of them were in the set.
+    pub fn remove(&mut self, from: usize, to: usize) -> usize {
+        let mut removed = 0usize;
+        for (first, word) in (0..).step_by(BITS).zip(self.words.iter_mut()) {
+            let mask = mask(from.saturating_sub(first)) & !mask(to.saturating_sub(first));
+            let old = mask & *word;
+            *word &= !old;
+            removed = removed.saturating_add(old.count_ones() as usize);
+        }
+        removed
+    }
+
     /// Whether the block `at` is in the set, and the first block after it of which the opposite is
     /// true, or [`BlockSet::BLOCKS`].
     pub fn run(&self, at: usize) -> (bool, usize) {

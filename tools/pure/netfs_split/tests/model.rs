@@ -421,18 +421,20 @@ fn runs_of(set: &BlockSet) -> Vec<bool> {
 
 proptest! {
     #[test]
-    fn a_block_set_holds_what_was_put_in(
-        ranges in prop::collection::vec((0..=BlockSet::BLOCKS + 10, 0..=BlockSet::BLOCKS + 10), 0..20)
+    fn a_block_set_holds_what_was_put_in_and_not_taken_out(
+        ranges in prop::collection::vec(
+            (any::<bool>(), 0..=BlockSet::BLOCKS + 10, 0..=BlockSet::BLOCKS + 10), 0..20)
     ) {
         let mut set = BlockSet::new();
         let mut model = vec![false; BlockSet::BLOCKS];
-        for (from, to) in ranges {
-            let mut added = 0;
+        for (insert, from, to) in ranges {
+            let mut changed = 0;
             for block in model.iter_mut().take(to).skip(from) {
-                added += usize::from(!*block);
-                *block = true;
+                changed += usize::from(*block != insert);
+                *block = insert;
             }
-            prop_assert_eq!(set.insert(from, to), added);
+            let done = if insert { set.insert(from, to) } else { set.remove(from, to) };
+            prop_assert_eq!(done, changed);
         }
         prop_assert_eq!(runs_of(&set), model);
     }

@@ -18,7 +18,7 @@ if ! [ -e /proc/self/fail-nth ] || ! [ -d $faults/failslab ] || ! [ -d $faults/f
 	skip_all "this kernel has no CONFIG_FAILSLAB and CONFIG_FAIL_PAGE_ALLOC"
 fi
 load_modules
-plan 33
+plan 37
 
 # --- what may fail -------------------------------------------------------------
 
@@ -47,13 +47,15 @@ within_modules() {
 	only_within "0xffffffff$(head -n 1 "$TMP/within")" "0xffffffff$(tail -n 1 "$TMP/within")"
 }
 
-# In what a module does when it is loaded, not in what loads it.
-within_module_init() {
+# within_function NAME: in a function of the kernel.
+within_function() {
 	# shellcheck disable=SC2046 # two words
-	only_within $(sort /proc/kallsyms | awk '
+	only_within $(sort /proc/kallsyms | awk -v name="$1" '
 		start && $1 != start { print "0x" start, "0x" $1; exit }
-		$3 == "do_one_initcall" { start = $1 }')
+		$3 == name { start = $1 }')
 }
+# In what a module does when it is loaded, not in what loads it.
+within_module_init() { within_function do_one_initcall; }
 
 no_faults() {
 	set_faults probability 0
@@ -227,6 +229,31 @@ umount "$TMP/mnt" 2>/dev/null || :
 check "a daemon binds the cache" start_daemon
 drop_caches
 check "all bytes are right" cmp "$MNT/file" "$TMP/tree/file"
+
+# --- what the file system loses ----------------------------------------------------------------
+
+# A line in the log is all that ext4 says when it cannot note that blocks were written: what the
+# daemon has brought is right as long as it is in memory, and a hole once it is not.
+mkdir "$TMP/lost"
+head -c $((4 * MiB)) /dev/urandom >"$TMP/lost/file"
+: >"$SOURCE/lost"
+make_image lost.img "$TMP/lost" --chunksize=65536 --blobdev="$SOURCE/lost"
+prepare lost.img lost >/dev/null
+mount_image lost.img device=lost "$TMP/mnt"
+lost_blocks() { dmesg | grep -c 'failed to convert unwritten extents' || :; }
+before=$(lost_blocks)
+# What it is compared with, and fetched from, is not to be lost.
+sync
+within_function ext4_convert_unwritten_extents
+set_faults times -1
+set_faults probability 100
+check "what is fetched is right" cmp "$TMP/mnt/file" "$TMP/lost/file"
+sync
+no_faults
+check "the file system loses it" test "$(lost_blocks)" -gt "$before"
+drop_caches
+check "it is fetched again, and no zeros are read" cmp "$TMP/mnt/file" "$TMP/lost/file"
+check "the mount of it can be unmounted" umount "$TMP/mnt"
 check "the mount can be unmounted" umount "$MNT"
 stop_daemon
 check "the modules unload" eval 'wait_for 10 module_unused erofs && rmmod erofs &&

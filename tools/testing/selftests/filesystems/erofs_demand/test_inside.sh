@@ -7,7 +7,7 @@
 . "${0%/*}/by_hand.sh"
 
 load_modules
-plan 35
+plan 38
 
 TRACING=/sys/kernel/tracing
 SIZE=$((16 * MiB))
@@ -43,7 +43,7 @@ bind_by_hand
 check "the table of caches has its columns" heading caches "daemon linger timeout granule volumes \
 objects queued delivered oldest_ms done failed hung done_bytes culling stopped tag"
 check "the table of objects has its columns" heading objects \
-	"size present_blocks complete hits misses seeks tag/name"
+	"size present_blocks unsettled_blocks complete hits misses seeks tag/name"
 check "the table of requests has its columns" heading requests "id state age_ms start len waiting tag/name"
 check "a cache without a mount has nothing" equal "$(cache_numbers volumes objects queued delivered)" "0 0 0 0"
 mount_image one.img device=data
@@ -80,6 +80,7 @@ check "it is counted, and its bytes" equal "$(cache_numbers "done" failed done_b
 range=0+$MiB
 check "what is present is read" reads_right
 hits=$(object hits)
+check "some time later all of it is on disk" column_becomes 30 objects unsettled_blocks 0 "$DATA"
 forget_pages
 check "reading it again asks the file system nothing, and misses nothing" \
 	unmoved seeks misses present_blocks -- reads_right
@@ -119,9 +120,10 @@ check "a hit is traced" traced presence "hit start=0 len=$BLOCK file=Ddata"
 close_device
 start_daemon
 check "the whole file is right" reads_file
-check "it is known to be complete" equal "$(object complete) $(object present_blocks)" \
-	"1 $(((SIZE + BLOCK - 1) / BLOCK))"
+check "all of its blocks are present" equal "$(object present_blocks)" $(((SIZE + BLOCK - 1) / BLOCK))
 hits=$(object hits)
+check "all of it gets to disk" column_becomes 30 objects unsettled_blocks 0 "$DATA"
+check "then it is known to be complete" column_is objects complete 1 "$DATA"
 forget_pages
 check "reading it all again asks the file system nothing" unmoved seeks misses -- reads_file
 check "though it is read from the cache" grown hits "$hits"
