@@ -282,7 +282,7 @@ impl Volume {
                 e if e == EIO => self.corrupt(format_args!("{place}: beyond the end of the image")),
                 e => e,
             })?;
-        DeviceSlot::parse(&bytes).map_err(|e| self.disk_error(place, e))
+        DeviceSlot::parse(&image.super_block, &bytes).map_err(|e| self.disk_error(place, e))
     }
 
     /// A blob must have all the blocks that the image counts on.

@@ -7,10 +7,13 @@
 //!
 //! | kind | offset | size | field |
 //! | --- | --- | --- | --- |
-//! | block map, 4 bytes | 0 | 4 | block of device 0, all ones for a hole |
-//! | indexes, 8 bytes | 0 | 2 | more bits of the block in a 48-bit image |
+//! | block map, 4 bytes | 0 | 4 | block of device 0 |
+//! | indexes, 8 bytes | 0 | 2 | bits 32 to 47 of the block, if the chunk format says so |
 //! | | 2 | 2 | device id; only the bits of the device mask count |
-//! | | 4 | 4 | block of that device, all ones for a hole |
+//! | | 4 | 4 | block of that device |
+//!
+//! A block number of which all bits are ones, all 48 of them where there are as many, stands for a
+//! hole.
 
 use crate::{Address, Error, Result, SuperBlock};
 
@@ -23,14 +26,20 @@ const FORMAT_INDEXES: u16 = 0x20;
 /// Chunk format: indexes have 48-bit block numbers.
 const FORMAT_48BIT: u16 = 0x40;
 
+/// Block numbers with all bits set: a hole.
+const HOLE_32: u64 = 0xffff_ffff;
+const HOLE_48: u64 = 0xffff_ffff_ffff;
+
 /// The chunk map of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkMap {
-    /// Byte offset of the map in the primary device.
+    /// Byte offset of the map in the area of the inode.
     base: u64,
     chunk_bits: u32,
     block_bits: u32,
     indexes: bool,
+    /// The block number of a hole, which also has all the bits that count.
+    hole: u64,
     device_mask: u16,
     device_count: u16,
 }
@@ -40,7 +49,7 @@ pub struct ChunkMap {
 pub struct ChunkEntry {
     /// Number of the chunk in the file.
     pub index: u64,
-    /// Byte offset of the entry in the primary device; an entry never crosses a block.
+    /// Byte offset of the entry in the area of the inode; an entry never crosses a block.
     pub offset: u64,
     /// Size of the entry in bytes, 4 or 8.
     pub len: usize,
@@ -59,10 +68,7 @@ impl ChunkMap {
         end: u64,
         file_size: u64,
     ) -> Result<Self> {
-        if format & FORMAT_48BIT != 0 {
-            return Err(Error::Unsupported("chunk format: 48-bit block addresses"));
-        }
-        if format & !(FORMAT_BITS_MASK | FORMAT_INDEXES) != 0 {
+        if format & !(FORMAT_BITS_MASK | FORMAT_INDEXES | FORMAT_48BIT) != 0 {
             return Err(Error::Unsupported("chunk format: an unknown bit"));
         }
         let indexes = format & FORMAT_INDEXES != 0;
@@ -76,6 +82,11 @@ impl ChunkMap {
                 .saturating_add(u32::from(format & FORMAT_BITS_MASK)),
             block_bits: super_block.block_bits(),
             indexes,
+            hole: if indexes && format & FORMAT_48BIT != 0 {
+                HOLE_48
+            } else {
+                HOLE_32
+            },
             device_mask: super_block.device_mask(),
             device_count: super_block.device_count(),
         };
@@ -114,14 +125,14 @@ impl ChunkMap {
     /// `bytes` begins at [`ChunkEntry::offset`] and may be longer than [`ChunkEntry::len`].
     pub fn decode(&self, bytes: &[u8]) -> Result<Option<Address>> {
         let (device, block) = match (self.indexes, bytes) {
-            (false, &[b0, b1, b2, b3, ..]) => (0, u32::from_le_bytes([b0, b1, b2, b3])),
-            (true, &[_, _, d0, d1, b0, b1, b2, b3, ..]) => (
+            (false, &[b0, b1, b2, b3, ..]) => (0, u64::from(u32::from_le_bytes([b0, b1, b2, b3]))),
+            (true, &[h0, h1, d0, d1, b0, b1, b2, b3, ..]) => (
                 u16::from_le_bytes([d0, d1]) & self.device_mask,
-                u32::from_le_bytes([b0, b1, b2, b3]),
+                u64::from_le_bytes([b0, b1, b2, b3, h0, h1, 0, 0]) & self.hole,
             ),
             _ => return Err(Error::Corrupt("chunk map: too short")),
         };
-        if block == u32::MAX {
+        if block == self.hole {
             return Ok(None);
         }
         if device > self.device_count {
@@ -129,8 +140,8 @@ impl ChunkMap {
         }
         Ok(Some(Address {
             device,
-            // A 32-bit number and at most 12 bits more.
-            start: u64::from(block).wrapping_shl(self.block_bits),
+            // A 48-bit number and at most 12 bits more.
+            start: block.wrapping_shl(self.block_bits),
         }))
     }
 }

@@ -23,10 +23,10 @@ struct RawDeviceSlot {
     /// Offset 68: the device's first block in the unified address space of device 0, or 0 if it is
     /// not in there.
     mapped: U32,
-    /// Offset 72: more bits of `blocks` in a 48-bit image.
-    _blocks_high: U16,
-    /// Offset 74: more bits of `mapped` in a 48-bit image.
-    _mapped_high: U16,
+    /// Offset 72: bits 32 to 47 of `blocks` in a 48-bit image.
+    blocks_high: U16,
+    /// Offset 74: bits 32 to 47 of `mapped` in a 48-bit image.
+    mapped_high: U16,
     /// Offset 76: reserved.
     _reserved: [u8; 52],
 }
@@ -37,19 +37,27 @@ const _: () = assert!(size_of::<RawDeviceSlot>() == DEVICE_SLOT_SIZE);
 #[derive(Clone, Debug)]
 pub struct DeviceSlot {
     tag: [u8; 64],
-    blocks: u32,
-    mapped: u32,
+    blocks: u64,
+    mapped: u64,
 }
 
 impl DeviceSlot {
     /// Reads a slot from its [`DEVICE_SLOT_SIZE`] bytes; see [`SuperBlock::device_slot_offset`].
-    pub fn parse(bytes: &[u8]) -> Result<Self> {
+    pub fn parse(super_block: &SuperBlock, bytes: &[u8]) -> Result<Self> {
         let (raw, _) = RawDeviceSlot::ref_from_prefix(bytes)
             .map_err(|_| Error::Corrupt("device slot: too short"))?;
+        let number = |low: U32, high: U16| {
+            let high = if super_block.has_48bit_blocks() {
+                u64::from(high.get()).wrapping_shl(32)
+            } else {
+                0
+            };
+            u64::from(low.get()) | high
+        };
         Ok(DeviceSlot {
             tag: raw.tag,
-            blocks: raw.blocks.get(),
-            mapped: raw.mapped.get(),
+            blocks: number(raw.blocks, raw.blocks_high),
+            mapped: number(raw.mapped, raw.mapped_high),
         })
     }
 
@@ -60,13 +68,13 @@ impl DeviceSlot {
 
     /// Size of the device in blocks.
     pub fn blocks(&self) -> u64 {
-        u64::from(self.blocks)
+        self.blocks
     }
 
     /// First block of the device in the unified address space of device 0, `None` if it is not in
     /// there.
     pub fn mapped(&self) -> Option<u64> {
-        (self.mapped != 0).then_some(u64::from(self.mapped))
+        (self.mapped != 0).then_some(self.mapped)
     }
 }
 
@@ -101,7 +109,7 @@ pub struct Place {
 pub fn resolve(super_block: &SuperBlock, slots: &[DeviceSlot], address: Address) -> Result<Place> {
     const BEYOND: Error = Error::Corrupt("block address: beyond its device");
 
-    // 32-bit block numbers and block sizes of up to 4096 bytes: nothing is lost.
+    // 48-bit block numbers and block sizes of up to 4096 bytes: nothing is lost.
     let bytes = |blocks: u64| blocks.wrapping_shl(super_block.block_bits());
 
     if let Some(index) = address.device.checked_sub(1) {

@@ -8,7 +8,8 @@
 //! holds, the answer is a value or an [`Error`].
 //!
 //! An image is a sequence of blocks of 512 to 4096 bytes in the primary device. All numbers are
-//! little-endian.
+//! little-endian. Inodes, and what is right behind them, may also be in the data of an inode that was
+//! made for it; an [`Area`] tells which.
 //!
 //! | what | where | in |
 //! | --- | --- | --- |
@@ -33,6 +34,7 @@
     clippy::unwrap_used
 )]
 
+mod area;
 mod chunk;
 mod crc32c;
 mod device;
@@ -41,9 +43,10 @@ mod error;
 mod inode;
 mod super_block;
 
+pub use area::Area;
 pub use chunk::{ChunkEntry, ChunkMap};
 pub use device::{resolve, Address, DeviceSlot, Place, DEVICE_SLOT_SIZE};
 pub use dirent::{BlockSearch, DirBlock, DirEntry, Search, Step, NAME_MAX};
 pub use error::{Error, Result};
 pub use inode::{device_number, Inode, Layout, EXTENDED_INODE_SIZE};
-pub use super_block::{SuperBlock, MAGIC, SUPER_OFFSET, SUPER_SIZE};
+pub use super_block::{SuperBlock, MAGIC, SUPER_OFFSET, SUPER_SIZE, SUPER_SIZE_MAX};

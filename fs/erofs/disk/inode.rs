@@ -8,7 +8,7 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::FromBytes as _;
 use zerocopy_derive::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use crate::{ChunkMap, Error, Result, SuperBlock};
+use crate::{Area, ChunkMap, Error, Result, SuperBlock};
 
 /// Size of a compact inode in bytes.
 const COMPACT_INODE_SIZE: usize = 32;
@@ -123,7 +123,8 @@ pub enum Layout {
     Inline {
         /// Byte offset of the first block, in the unified address space of device 0.
         start: u64,
-        /// Byte offset of the tail in the primary device; it does not cross a block.
+        /// Byte offset of the tail in the [area](Inode::area) of the inode; it does not cross a
+        /// block.
         tail: u64,
     },
     /// The data is in chunks.
@@ -135,6 +136,9 @@ pub enum Layout {
 pub struct Inode {
     /// Number of the inode in the image.
     pub nid: u64,
+    /// Where the inode is, and what is right behind it: the attributes, and the chunk map or the
+    /// inline tail. Blocks of data are in no area, but where [`Layout`] says.
+    pub area: Area,
     /// File type and permissions, as in `stat(2)`; the type is a valid one.
     pub mode: u32,
     /// Owner.
@@ -157,7 +161,7 @@ pub struct Inode {
     pub dot_omitted: bool,
     /// Where the data is.
     pub layout: Layout,
-    /// Bytes of the extended attributes in the primary device; empty if there are none.
+    /// Bytes of the extended attributes in the area of the inode; empty if there are none.
     pub xattrs: Range<u64>,
     block_size: u32,
 }
@@ -174,7 +178,8 @@ impl Inode {
         }
     }
 
-    /// Reads the inode `nid` from the bytes at [`SuperBlock::inode_offset`].
+    /// Reads the inode `nid` from the bytes at [`SuperBlock::inode_offset`] of
+    /// [`SuperBlock::inode_area`].
     ///
     /// [`Self::size_of`] tells how many bytes it takes; [`EXTENDED_INODE_SIZE`] bytes are always
     /// enough.
@@ -224,6 +229,7 @@ impl Inode {
         };
         Ok(Inode {
             nid,
+            area: super_block.inode_area(nid),
             mode: u32::from(head.mode.get()),
             uid: raw.uid,
             gid: raw.gid,
@@ -331,7 +337,7 @@ impl Common {
         })
     }
 
-    /// Checks the layout of a file whose attributes end at the byte `end` of the primary device.
+    /// Checks the layout of a file whose attributes end at the byte `end` of its area.
     fn layout(&self, super_block: &SuperBlock, layout: u16, end: u64) -> Result<Layout> {
         match layout {
             0 if self.start_block() == self.no_start => Ok(Layout::Hole),

@@ -10,13 +10,17 @@ use zerocopy_derive::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::crc32c;
 use crate::device::DEVICE_SLOT_SIZE;
-use crate::{Error, Result};
+use crate::{Area, Error, Result};
 
 /// Byte offset of the super block in the primary device; the bytes before it are for boot code.
 pub const SUPER_OFFSET: u64 = 1024;
 
 /// Size of the super block without extension slots.
 pub const SUPER_SIZE: usize = 128;
+
+/// Size of the super block with the extension slot that has a meaning: the most that
+/// [`SuperBlock::parse`] needs. Every image has as many bytes there.
+pub const SUPER_SIZE_MAX: usize = 144;
 
 /// Magic number of an EROFS super block.
 pub const MAGIC: u32 = 0xe0f5_e1e2;
@@ -33,31 +37,54 @@ const INODE_SLOT_BITS: u32 = 5;
 /// Compatible feature: the checksum is valid.
 const COMPAT_SB_CHKSUM: u32 = 0x1;
 
-/// Incompatible features that need nothing of a reader of uncompressed files.
+/// Compatible feature: attributes have name filters.
+const COMPAT_XATTR_FILTER: u32 = 0x4;
+
+/// Compatible feature: the shared attributes are in the metabox.
+const COMPAT_SHARED_XATTRS_IN_METABOX: u32 = 0x8;
+
+/// Compatible feature: the long prefixes of attribute names are in the primary device, whatever
+/// special inodes there are.
+const COMPAT_PLAIN_XATTR_PREFIXES: u32 = 0x10;
+
+/// Incompatible features that a reader of uncompressed files can do with.
 ///
 /// `0x1` (LZ4 with leading zero padding) is set on images without a compressed file, too: it
 /// changes what compressed blocks look like, and an inode tells whether it has any. `0x4` allows
-/// chunk-based files. `0x8` says that the device table is valid; in a compressed image the same bit
-/// stands for a second compression algorithm per file. `0x40` allows attribute names with a long
-/// prefix.
-const INCOMPAT_SUPPORTED: u32 = 0x1 | 0x4 | INCOMPAT_DEVICE_TABLE | 0x40;
+/// chunk-based files, `0x40` attribute names with a long prefix.
+const INCOMPAT_SUPPORTED: u32 = 0x1
+    | 0x4
+    | INCOMPAT_DEVICE_TABLE
+    | INCOMPAT_FRAGMENTS
+    | 0x40
+    | INCOMPAT_48BIT
+    | INCOMPAT_METABOX;
 
-/// Incompatible feature: the image has a device table.
+/// Incompatible feature: the image has a device table. In a compressed image the same bit stands
+/// for a second compression algorithm per file.
 const INCOMPAT_DEVICE_TABLE: u32 = 0x8;
 
+/// Incompatible feature: there may be a packed inode, with pieces of compressed files, or with the
+/// long prefixes of attribute names. The same bit stands for compressed data that files share; an
+/// inode tells whether it is compressed.
+const INCOMPAT_FRAGMENTS: u32 = 0x20;
+
+/// Incompatible feature: block numbers have up to 48 bits.
+const INCOMPAT_48BIT: u32 = 0x80;
+
+/// Incompatible feature: inodes may be in the metabox.
+const INCOMPAT_METABOX: u32 = 0x100;
+
+/// Bit of a nid: the inode is in the metabox.
+const NID_METABOX: u64 = 1 << 63;
+
 /// Incompatible features that are known but not supported, each with its name for the log.
-const INCOMPAT_NAMED: [(u32, &str); 5] = [
+const INCOMPAT_NAMED: [(u32, &str); 2] = [
     (
         0x2,
         "feature_incompat: compression configurations or big physical clusters (0x2)",
     ),
     (0x10, "feature_incompat: compressed tail packing (0x10)"),
-    (
-        0x20,
-        "feature_incompat: fragments or compressed data deduplication (0x20)",
-    ),
-    (0x80, "feature_incompat: 48-bit block addresses (0x80)"),
-    (0x100, "feature_incompat: metabox (0x100)"),
 ];
 
 /// The super block as it is on disk.
@@ -77,8 +104,9 @@ struct RawSuperBlock {
     block_bits: u8,
     /// Offset 13: number of 16-byte extension slots behind the super block.
     ext_slots: u8,
-    /// Offset 14: nid of the root directory.
-    root_nid: U16,
+    /// Offset 14: nid of the root directory; of a 48-bit image with `root_nid_48`, bits 32 to 47 of
+    /// `blocks`.
+    root_nid_or_blocks_high: U16,
     /// Offset 16: number of inodes.
     inodes: U64,
     /// Offset 24: seconds since 1970, signed: the base of the times of compact inodes.
@@ -108,8 +136,8 @@ struct RawSuperBlock {
     dir_block_bits: u8,
     /// Offset 91: number of long prefixes of attribute names.
     xattr_prefix_count: u8,
-    /// Offset 92: place of the long prefixes in units of 4 bytes, in the packed inode if there is
-    /// one, else in the primary device.
+    /// Offset 92: place of the long prefixes in units of 4 bytes; see
+    /// [`xattr_prefix_area`](SuperBlock::xattr_prefix_area).
     xattr_prefix_start: U32,
     /// Offset 96: nid of the packed inode, 0 if there is none.
     packed_nid: U64,
@@ -121,13 +149,24 @@ struct RawSuperBlock {
     _reserved: [u8; 2],
     /// Offset 108: seconds between the epoch and the making of the image.
     _build_time: U32,
-    /// Offset 112: nid of the root directory of a 48-bit image.
-    _root_nid_48: U64,
+    /// Offset 112: nid of the root directory of a 48-bit image, 0 if the one at offset 14 counts.
+    root_nid_48: U64,
     /// Offset 120: reserved.
     _reserved2: U64,
 }
 
+/// The first extension slot as it is on disk.
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawExtSlot {
+    /// Offset 128: nid of the inode whose data is the metabox.
+    metabox_nid: U64,
+    /// Offset 136: reserved.
+    _reserved: U64,
+}
+
 const _: () = assert!(size_of::<RawSuperBlock>() == SUPER_SIZE);
+const _: () = assert!(SUPER_SIZE + size_of::<RawExtSlot>() == SUPER_SIZE_MAX);
 
 /// A super block that was checked.
 #[derive(Clone, Debug)]
@@ -149,12 +188,15 @@ pub struct SuperBlock {
     device_table: u64,
     xattr_prefix_count: u8,
     xattr_prefix_start: u64,
-    packed_nid: u64,
+    packed_nid: Option<u64>,
+    metabox_nid: Option<u64>,
     xattr_filter_reserved: u8,
 }
 
 impl SuperBlock {
     /// Reads the super block from the bytes at [`SUPER_OFFSET`], at least [`SUPER_SIZE`] of them.
+    /// An image with a metabox takes [`SUPER_SIZE_MAX`]: who gives no more than [`SUPER_SIZE`] gets
+    /// no such image.
     ///
     /// The checksum is left to [`Self::verify_checksum`], because the size of the block that it
     /// covers is only known afterwards.
@@ -164,7 +206,7 @@ impl SuperBlock {
     /// [`Error::BadMagic`] if this is not EROFS, [`Error::Unsupported`] for a feature that this
     /// crate lacks, else [`Error::Corrupt`].
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let (raw, _) = RawSuperBlock::ref_from_prefix(bytes)
+        let (raw, rest) = RawSuperBlock::ref_from_prefix(bytes)
             .map_err(|_| Error::Corrupt("super block: too short"))?;
         if raw.magic.get() != MAGIC {
             return Err(Error::BadMagic(raw.magic.get()));
@@ -187,7 +229,8 @@ impl SuperBlock {
             return Err(Error::Corrupt("fixed_nsec: a second or more"));
         }
 
-        let has_devices = raw.feature_incompat.get() & INCOMPAT_DEVICE_TABLE != 0;
+        let has = |feature| raw.feature_incompat.get() & feature != 0;
+        let has_devices = has(INCOMPAT_DEVICE_TABLE);
         let device_count = if has_devices {
             raw.extra_devices.get()
         } else {
@@ -198,16 +241,25 @@ impl SuperBlock {
             return Err(Error::Corrupt("devt_slotoff: within the super block"));
         }
 
+        let low = raw.root_nid_or_blocks_high.get();
+        let (root_nid, blocks_high) = match raw.root_nid_48.get() {
+            nid if has(INCOMPAT_48BIT) && nid != 0 => (nid, low),
+            _ => (u64::from(low), 0),
+        };
+        let metabox_nid = has(INCOMPAT_METABOX)
+            .then(|| metabox_nid(raw.ext_slots, rest))
+            .transpose()?;
+
         Ok(SuperBlock {
             checksum: raw.checksum.get(),
             feature_compat: raw.feature_compat.get(),
             feature_incompat: raw.feature_incompat.get(),
             block_bits: raw.block_bits,
-            root_nid: u64::from(raw.root_nid.get()),
+            root_nid,
             inodes: raw.inodes.get(),
             epoch: i64::from_le_bytes(raw.epoch.to_bytes()),
             fixed_nsec: raw.fixed_nsec.get(),
-            blocks: u64::from(raw.blocks.get()),
+            blocks: u64::from(raw.blocks.get()) | u64::from(blocks_high).wrapping_shl(32),
             meta_block: raw.meta_block.get(),
             xattr_block: raw.xattr_block.get(),
             uuid: raw.uuid,
@@ -216,7 +268,9 @@ impl SuperBlock {
             device_table,
             xattr_prefix_count: raw.xattr_prefix_count,
             xattr_prefix_start: u64::from(raw.xattr_prefix_start.get()).saturating_mul(4),
-            packed_nid: raw.packed_nid.get(),
+            packed_nid: Some(raw.packed_nid.get())
+                .filter(|&nid| has(INCOMPAT_FRAGMENTS) && nid != 0),
+            metabox_nid,
             xattr_filter_reserved: raw.xattr_filter_reserved,
         })
     }
@@ -279,7 +333,16 @@ impl SuperBlock {
         Ok(crc32c::update(crc32c::update(crc, &[0; 4]), rest))
     }
 
-    /// Byte offset in the primary device of the inode `nid`.
+    /// Where the inode `nid` is: in the primary device or in the metabox.
+    pub fn inode_area(&self, nid: u64) -> Area {
+        if nid & NID_METABOX != 0 {
+            Area::Metabox
+        } else {
+            Area::Primary
+        }
+    }
+
+    /// Byte offset of the inode `nid` in its [area](Self::inode_area).
     ///
     /// # Errors
     ///
@@ -287,12 +350,17 @@ impl SuperBlock {
     pub fn inode_offset(&self, nid: u64) -> Result<u64> {
         const WRONG: Error = Error::Corrupt("nid: beyond any device");
 
-        let meta = u64::from(self.meta_block)
-            .checked_shl(u32::from(self.block_bits))
-            .ok_or(WRONG)?;
-        let offset = nid
+        let base = match self.inode_area(nid) {
+            Area::Metabox if self.metabox_nid.is_none() => {
+                return Err(Error::Corrupt("nid: in the metabox, and there is none"))
+            }
+            Area::Metabox => 0,
+            // A 32-bit number and at most 12 bits more.
+            _ => u64::from(self.meta_block).wrapping_shl(self.block_bits()),
+        };
+        let offset = (nid & !NID_METABOX)
             .checked_mul(1 << INODE_SLOT_BITS)
-            .and_then(|slots| meta.checked_add(slots))
+            .and_then(|slots| base.checked_add(slots))
             .ok_or(WRONG)?;
         // Leaves room for the inode and what is behind it within the range of file offsets.
         if offset > i64::MAX.unsigned_abs() >> 1 {
@@ -340,9 +408,27 @@ impl SuperBlock {
         self.blocks
     }
 
+    /// Whether block numbers may have more than 32 bits.
+    pub(crate) fn has_48bit_blocks(&self) -> bool {
+        self.feature_incompat & INCOMPAT_48BIT != 0
+    }
+
     /// nid of the root directory.
     pub fn root_nid(&self) -> u64 {
         self.root_nid
+    }
+
+    /// Number of the inode `nid` for `stat(2)` and `readdir(3)`, as Linux tells it.
+    ///
+    /// It is the nid, except in an image with a metabox: there bit 31 tells whether the inode is in
+    /// the metabox, and what was above moves up by one bit.
+    pub fn inode_number(&self, nid: u64) -> u64 {
+        if self.metabox_nid.is_none() {
+            return nid;
+        }
+        const LOW: u64 = (1 << 31) - 1;
+        let in_metabox = nid.wrapping_shr(63).wrapping_shl(31);
+        (nid & !LOW).wrapping_shl(1) | in_metabox | (nid & LOW)
     }
 
     /// Number of inodes, as the image tells it.
@@ -380,7 +466,25 @@ impl SuperBlock {
         self.feature_incompat
     }
 
-    /// Byte offset in the primary device of the shared extended attributes.
+    /// Where the shared extended attributes are: in the primary device or in the metabox.
+    ///
+    /// # Errors
+    ///
+    /// They are in a metabox that does not exist. Images without shared attributes are fine.
+    pub fn shared_xattrs_area(&self) -> Result<Area> {
+        if self.feature_compat & COMPAT_SHARED_XATTRS_IN_METABOX == 0 {
+            Ok(Area::Primary)
+        } else if self.metabox_nid.is_some() {
+            Ok(Area::Metabox)
+        } else {
+            Err(Error::Corrupt(
+                "shared attributes: in the metabox, and there is none",
+            ))
+        }
+    }
+
+    /// Byte offset of the shared extended attributes in their [area](Self::shared_xattrs_area),
+    /// less than 2^44.
     pub fn shared_xattrs_offset(&self) -> u64 {
         u64::from(self.xattr_block).wrapping_shl(self.block_bits())
     }
@@ -390,21 +494,41 @@ impl SuperBlock {
         self.xattr_prefix_count
     }
 
-    /// Byte offset of the long prefixes of attribute names, in the packed inode if there is one,
-    /// else in the primary device.
+    /// Where the long prefixes of attribute names are: in the primary device if the image says so,
+    /// else in the metabox, the packed inode, or the primary device, whichever there is.
+    pub fn xattr_prefix_area(&self) -> Area {
+        if self.feature_compat & COMPAT_PLAIN_XATTR_PREFIXES != 0 {
+            Area::Primary
+        } else if self.metabox_nid.is_some() {
+            Area::Metabox
+        } else if self.packed_nid.is_some() {
+            Area::Packed
+        } else {
+            Area::Primary
+        }
+    }
+
+    /// Byte offset of the long prefixes of attribute names in their
+    /// [area](Self::xattr_prefix_area), less than 2^34.
     pub fn xattr_prefix_offset(&self) -> u64 {
         self.xattr_prefix_start
     }
 
     /// nid of the packed inode, or `None` if the image has none.
     pub fn packed_nid(&self) -> Option<u64> {
-        (self.packed_nid != 0).then_some(self.packed_nid)
+        self.packed_nid
     }
 
-    /// Whether the name filters of attributes may be used (if the compatible feature `0x4` is set,
-    /// too).
+    /// nid of the inode whose data is the metabox, or `None` if the image has none. It is in the
+    /// primary device.
+    pub fn metabox_nid(&self) -> Option<u64> {
+        self.metabox_nid
+    }
+
+    /// Whether the name filters of attributes may be used: the image has them, in the one form that
+    /// is known.
     pub fn xattr_filter_usable(&self) -> bool {
-        self.xattr_filter_reserved == 0
+        self.feature_compat & COMPAT_XATTR_FILTER != 0 && self.xattr_filter_reserved == 0
     }
 }
 
@@ -419,6 +543,20 @@ fn check_features(features: u32) -> Result<()> {
         .find(|(bit, _)| refused & bit != 0)
         .map_or("feature_incompat: an unknown bit", |(_, name)| *name);
     Err(Error::Unsupported(name))
+}
+
+/// Reads the nid of the metabox from the bytes behind the first [`SUPER_SIZE`].
+fn metabox_nid(ext_slots: u8, bytes: &[u8]) -> Result<u64> {
+    if ext_slots == 0 {
+        return Err(Error::Corrupt("sb_extslots: no room for metabox_nid"));
+    }
+    let (raw, _) = RawExtSlot::ref_from_prefix(bytes)
+        .map_err(|_| Error::Corrupt("super block: too short for metabox_nid"))?;
+    let nid = raw.metabox_nid.get();
+    if nid & NID_METABOX != 0 {
+        return Err(Error::Corrupt("metabox_nid: in the metabox"));
+    }
+    Ok(nid)
 }
 
 /// The bytes before the first NUL.

@@ -35,11 +35,13 @@ const COMPAT: [(u32, &str); 6] = [
     (0x20, "ishare_xattrs"),
 ];
 
-const INCOMPAT: [(u32, &str); 4] = [
+const INCOMPAT: [(u32, &str); 6] = [
     (0x1, "lz4_0padding"),
     (0x4, "chunked_file"),
     (0x8, "device_table"),
+    (0x20, "fragments"),
     (0x40, "xattr_prefixes"),
+    (0x80, "48bit"),
 ];
 
 /// An image file, opened and with its super block checked.
@@ -92,6 +94,7 @@ impl Image {
             .map_while(|index| self.super_block.device_slot_offset(index))
             .map(|offset| {
                 Ok(DeviceSlot::parse(
+                    &self.super_block,
                     &self.read(offset, DEVICE_SLOT_SIZE as u64)?,
                 )?)
             })

@@ -3,7 +3,7 @@
 //! Crafted bytes: each rule that they break has its error, and none of them makes the crate panic.
 
 use erofs_disk::{
-    device_number, resolve, Address, BlockSearch, DeviceSlot, DirBlock, Error, Inode, Layout,
+    device_number, resolve, Address, Area, BlockSearch, DeviceSlot, DirBlock, Error, Inode, Layout,
     Search, Step, SuperBlock,
 };
 use proptest::collection::{btree_set, vec};
@@ -81,15 +81,14 @@ fn each_incompatible_feature_is_named() {
     for (bit, name) in [
         (0x2, Some("compression configurations")),
         (0x10, Some("tail packing")),
-        (0x20, Some("fragments")),
-        (0x80, Some("48-bit")),
-        (0x100, Some("metabox")),
         (0x200, Some("an unknown bit")),
         (0x8000_0000, Some("an unknown bit")),
         (0x1, None),
         (0x4, None),
         (0x8, None),
+        (0x20, None),
         (0x40, None),
+        (0x80, None),
     ] {
         match (with(80, &u32::to_le_bytes(bit)), name) {
             (Ok(_), None) => (),
@@ -97,6 +96,132 @@ fn each_incompatible_feature_is_named() {
             (result, _) => panic!("{bit:#x}: {result:?}"),
         }
     }
+}
+
+/// A super block with these incompatible features, and the nid of the root directory, the high bits
+/// of the number of blocks, and the nid of the metabox where these features have them.
+fn long_super_bytes(features: u32, root: u64, metabox: u64) -> Vec<u8> {
+    let mut bytes = super_bytes(2);
+    put(&mut bytes, 13, &[1]);
+    put(&mut bytes, 14, &7u16.to_le_bytes());
+    put(&mut bytes, 80, &(0x8 | features).to_le_bytes());
+    put(&mut bytes, 88, &10u16.to_le_bytes());
+    put(&mut bytes, 112, &root.to_le_bytes());
+    put(&mut bytes, 128, &metabox.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn numbers_of_48_bits_need_their_feature() {
+    let slot = {
+        let mut bytes = [0; 128];
+        put(&mut bytes, 64, &3u32.to_le_bytes());
+        put(&mut bytes, 68, &5u32.to_le_bytes());
+        put(&mut bytes, 72, &2u16.to_le_bytes());
+        put(&mut bytes, 74, &0xffffu16.to_le_bytes());
+        bytes
+    };
+    let read = |features, root| {
+        let sb = SuperBlock::parse(&long_super_bytes(features, root, 0)).expect("right");
+        let slot = DeviceSlot::parse(&sb, &slot).expect("128 bytes");
+        (sb.root_nid(), sb.blocks(), slot.blocks(), slot.mapped())
+    };
+    let big = 1 << 40;
+    assert_eq!(read(0, big), (7, 1000, 3, Some(5)));
+    assert_eq!(
+        read(0x80, big),
+        (big, 0x7_0000_03e8, 0x2_0000_0003, Some(0xffff_0000_0005))
+    );
+    // Without a long root nid, the field that it shares is the short one.
+    assert_eq!(
+        read(0x80, 0),
+        (7, 1000, 0x2_0000_0003, Some(0xffff_0000_0005))
+    );
+}
+
+#[test]
+fn the_metabox_is_checked() {
+    let features = 0x180;
+    let in_metabox = 1 << 63;
+    let bytes = long_super_bytes(features, in_metabox | 9, 40);
+    let sb = SuperBlock::parse(&bytes[..144]).expect("right");
+    assert_eq!(
+        (sb.root_nid(), sb.metabox_nid()),
+        (in_metabox | 9, Some(40))
+    );
+    assert_eq!(sb.inode_area(in_metabox | 9), Area::Metabox);
+    assert_eq!(sb.inode_offset(in_metabox | 9), Ok(9 * 32));
+    assert_eq!(sb.inode_area(40), Area::Primary);
+    assert_eq!(sb.inode_offset(40), Ok(4096 + 40 * 32));
+    assert!(sb.inode_offset(u64::MAX).is_err());
+
+    // As Linux tells them to programs.
+    assert_eq!(sb.inode_number(40), 40);
+    assert_eq!(sb.inode_number(in_metabox | 9), 0x8000_0009);
+    assert_eq!(sb.inode_number(0x1_8000_0001), 0x3_0000_0001);
+    assert_eq!(super_block(0).inode_number(in_metabox | 9), in_metabox | 9);
+
+    let error = |bytes: &[u8]| SuperBlock::parse(bytes).map(|_| ()).unwrap_err();
+    assert_eq!(
+        error(&bytes[..128]),
+        Error::Corrupt("super block: too short for metabox_nid")
+    );
+    assert_eq!(
+        error(&long_super_bytes(features, 0, in_metabox | 40)),
+        Error::Corrupt("metabox_nid: in the metabox")
+    );
+    let mut short = bytes.clone();
+    put(&mut short, 13, &[0]);
+    assert_eq!(
+        error(&short),
+        Error::Corrupt("sb_extslots: no room for metabox_nid")
+    );
+
+    // Nothing is in the metabox of an image that has none.
+    let sb = SuperBlock::parse(&long_super_bytes(0x80, 0, 40)).expect("right");
+    assert_eq!(sb.metabox_nid(), None);
+    assert_eq!(
+        sb.inode_offset(in_metabox | 9),
+        Err(Error::Corrupt("nid: in the metabox, and there is none"))
+    );
+}
+
+#[test]
+fn inodes_in_the_metabox_have_their_tail_there() {
+    let bytes = long_super_bytes(0x180, 0, 40);
+    let sb = SuperBlock::parse(&bytes).expect("right");
+    let nid = (1 << 63) | 2;
+    let inode = Inode::parse(&sb, nid, &inode_bytes(5, 5000, 7)).expect("right");
+    assert_eq!((inode.nid, inode.area), (nid, Area::Metabox));
+    assert_eq!(
+        inode.layout,
+        Layout::Inline {
+            start: 7 * 4096,
+            tail: 2 * 32 + 64
+        }
+    );
+    let inode = Inode::parse(&sb, 2, &inode_bytes(1, 5000, 7)).expect("right");
+    assert_eq!(inode.area, Area::Primary);
+}
+
+#[test]
+fn the_place_of_long_prefixes_depends_on_features() {
+    let area = |compat: u32, incompat, packed: u64| {
+        let mut bytes = long_super_bytes(incompat, 0, 40);
+        put(&mut bytes, 8, &compat.to_le_bytes());
+        put(&mut bytes, 92, &3u32.to_le_bytes());
+        put(&mut bytes, 96, &packed.to_le_bytes());
+        let sb = SuperBlock::parse(&bytes).expect("right");
+        assert_eq!(sb.xattr_prefix_offset(), 12);
+        sb.xattr_prefix_area()
+    };
+    assert_eq!(area(0, 0x40, 0), Area::Primary);
+    assert_eq!(area(0, 0x40, 5), Area::Primary);
+    assert_eq!(area(0, 0x60, 0), Area::Primary);
+    assert_eq!(area(0, 0x60, 5), Area::Packed);
+    assert_eq!(area(0, 0x160, 5), Area::Metabox);
+    assert_eq!(area(0x10, 0x160, 5), Area::Primary);
+    assert_eq!(area(0x10, 0x60, 5), Area::Primary);
 }
 
 #[test]
@@ -256,7 +381,32 @@ fn chunk_maps_are_checked() {
     );
     assert_eq!(map.decode(&[7, 0, 0, 0]), at(0, 7 * 4096));
     assert_eq!(map.decode(&[255; 4]), Ok(None));
-    for format in [0x40, 0x60, 0x80, 0x8000] {
+
+    // 48 bits: only an entry of all ones is a hole, and only indexes have room for as many.
+    let map = parse(0x60).expect("right");
+    let high = |block: u64| block << 32;
+    assert_eq!(
+        map.decode(&[2, 1, 1, 0, 5, 0, 0, 0]),
+        at(1, (high(0x102) | 5) << 12)
+    );
+    assert_eq!(
+        map.decode(&[0, 0, 0, 0, 255, 255, 255, 255]),
+        at(0, 0xffff_ffff << 12)
+    );
+    assert_eq!(
+        map.decode(&[255, 255, 0, 0, 0, 0, 0, 0]),
+        at(0, high(0xffff) << 12)
+    );
+    assert_eq!(map.decode(&[255, 255, 9, 9, 255, 255, 255, 255]), Ok(None));
+    let map = parse(0x20).expect("right");
+    assert_eq!(map.decode(&[9, 9, 1, 0, 5, 0, 0, 0]), at(1, 5 * 4096));
+    assert_eq!(map.decode(&[9, 9, 0, 0, 255, 255, 255, 255]), Ok(None));
+    let map = parse(0x40).expect("right");
+    assert_eq!(map.entry(0).map(|entry| entry.len), Ok(4));
+    assert_eq!(map.decode(&[255; 4]), Ok(None));
+    assert_eq!(map.decode(&[7, 0, 0, 0]), at(0, 7 * 4096));
+
+    for format in [0x80, 0xc0, 0x8000] {
         assert!(
             matches!(parse(format), Err(Error::Unsupported(_))),
             "{format:#x}"
@@ -269,7 +419,7 @@ fn slot(tag: &[u8], blocks: u32, mapped: u32) -> DeviceSlot {
     put(&mut bytes, 0, tag);
     put(&mut bytes, 64, &blocks.to_le_bytes());
     put(&mut bytes, 68, &mapped.to_le_bytes());
-    DeviceSlot::parse(&bytes).expect("128 bytes")
+    DeviceSlot::parse(&super_block(0), &bytes).expect("128 bytes")
 }
 
 #[test]
@@ -300,6 +450,24 @@ fn addresses_lead_to_devices() {
         find(0, 110).map(|(device, block, _)| (device, block)),
         Ok((0, 110))
     );
+}
+
+#[test]
+fn addresses_of_48_bits_lead_to_devices() {
+    let sb = SuperBlock::parse(&long_super_bytes(0x80, 0, 0)).expect("right");
+    let mut bytes = [0; 128];
+    put(&mut bytes, 64, &10u32.to_le_bytes());
+    put(&mut bytes, 74, &0xffffu16.to_le_bytes());
+    let slots = [DeviceSlot::parse(&sb, &bytes).expect("128 bytes")];
+    let mapped = 0xffff_0000_0000;
+    let find = |block: u64| {
+        let start = block << 12;
+        resolve(&sb, &slots, Address { device: 0, start })
+            .map(|place| (place.device, place.start >> 12))
+    };
+    assert_eq!(find(mapped + 9), Ok((1, 9)));
+    assert_eq!(find(mapped - 1), Ok((0, mapped - 1)));
+    assert_eq!(find(0xffff_ffff_fffe), Ok((0, 0xffff_ffff_fffe)));
 }
 
 #[test]
@@ -477,9 +645,12 @@ proptest! {
 
     #[test]
     fn random_super_blocks_never_panic(
-        random in vec(any::<u8>(), 128), kept in vec(any::<bool>(), 128), nid: u64, device: u16,
+        random in vec(any::<u8>(), 144), kept in vec(any::<bool>(), 144), features in 0u32..0x200,
+        nid: u64, device: u16,
     ) {
         let mut bytes = super_bytes(3);
+        // Without those that are refused.
+        put(&mut bytes, 80, &(features & !0x12).to_le_bytes());
         for (at, random) in random.into_iter().enumerate() {
             // What nearly every random value would fail at: magic, features, block sizes.
             let fixed = matches!(at, 0..4 | 80..84 | 12 | 90);
@@ -490,7 +661,10 @@ proptest! {
         if let Ok(sb) = SuperBlock::parse(&bytes) {
             let _ = (sb.verify_checksum(&bytes), sb.inode_offset(nid));
             let _ = sb.device_slot_offset(device);
-            let _ = (sb.volume_name(), sb.shared_xattrs_offset(), sb.xattr_prefix_offset());
+            let _ = (sb.volume_name(), sb.shared_xattrs_area(), sb.xattr_prefix_area());
+            let _ = (sb.inode_number(nid), sb.inode_area(nid));
+            prop_assert!(sb.shared_xattrs_offset() < 1 << 44);
+            prop_assert!(sb.xattr_prefix_offset() < 1 << 34);
             prop_assert!(sb.device_mask() >= sb.device_count());
         }
     }

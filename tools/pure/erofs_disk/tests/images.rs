@@ -130,7 +130,8 @@ impl Image {
         let slots = (0..super_block.device_count())
             .map(|index| {
                 let offset = super_block.device_slot_offset(index).expect("a slot");
-                DeviceSlot::parse(&read(&devices[0], offset, DEVICE_SLOT_SIZE)).expect("a slot")
+                let bytes = read(&devices[0], offset, DEVICE_SLOT_SIZE);
+                DeviceSlot::parse(&super_block, &bytes).expect("a slot")
             })
             .collect();
         Image {
