@@ -31,3 +31,30 @@ impl core::error::Error for Error {}
 
 /// The result of reading a part of an image.
 pub type Result<T> = core::result::Result<T, Error>;
+
+/// Why bytes that this crate reads for itself do not come to anything: the image is to blame, or
+/// the reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadError<E> {
+    /// The bytes were read, and are refused.
+    Image(Error),
+    /// The caller's function could not read them, for this reason.
+    Read(E),
+}
+
+impl<E> From<Error> for ReadError<E> {
+    fn from(error: Error) -> Self {
+        ReadError::Image(error)
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for ReadError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::Image(error) => error.fmt(f),
+            ReadError::Read(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> core::error::Error for ReadError<E> {}
