@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use erofs_disk::{
-    device_number, resolve, Address, BlockSearch, DeviceSlot, DirBlock, Inode, Layout, Result,
-    Step, SuperBlock, DEVICE_SLOT_SIZE, EXTENDED_INODE_SIZE, SUPER_OFFSET,
+    device_number, resolve, Address, Area, BlockSearch, DeviceSlot, DirBlock, Inode, Layout,
+    LongPrefix, LongPrefixes, Namespace, Result, Step, SuperBlock, Xattrs, DEVICE_SLOT_SIZE,
+    EXTENDED_INODE_SIZE, SUPER_OFFSET,
 };
 
 /// A folder that goes away with the test.
@@ -141,10 +142,79 @@ impl Image {
         }
     }
 
+    /// Reads as much of a range of an area as it has.
+    fn read_area(&self, area: Area, offset: u64, len: usize) -> Vec<u8> {
+        let nid = match area {
+            Area::Primary => return read(&self.devices[0], offset, len),
+            Area::Metabox => self.super_block.metabox_nid(),
+            Area::Packed => self.super_block.packed_nid(),
+        };
+        let inode = self.inode(nid.expect("there is one")).expect("right");
+        let data = self.data(&inode).expect("right");
+        let start = data.len().min(offset as usize);
+        data[start..data.len().min(start + len)].to_vec()
+    }
+
     fn inode(&self, nid: u64) -> Result<Inode> {
         let offset = self.super_block.inode_offset(nid)?;
-        let bytes = read(&self.devices[0], offset, EXTENDED_INODE_SIZE);
+        let area = self.super_block.inode_area(nid);
+        let bytes = self.read_area(area, offset, EXTENDED_INODE_SIZE);
         Inode::parse(&self.super_block, nid, &bytes)
+    }
+
+    /// The function that the crate reads attributes with.
+    fn reader(&self) -> impl Fn(Area, u64, &mut [u8]) -> std::result::Result<(), String> + '_ {
+        |area, offset, buffer| {
+            let bytes = self.read_area(area, offset, buffer.len());
+            if bytes.len() < buffer.len() {
+                return Err(format!("{} bytes at {offset} of {area:?}", buffer.len()));
+            }
+            buffer.copy_from_slice(&bytes);
+            Ok(())
+        }
+    }
+
+    fn prefixes(&self) -> Vec<LongPrefix> {
+        let (mut prefixes, mut left) = (Vec::new(), LongPrefixes::new(&self.super_block));
+        while let Some(prefix) = left.next(self.reader()).expect("right") {
+            prefixes.push(prefix);
+        }
+        prefixes
+    }
+
+    /// All attributes of an inode by their whole name. Each is also found by it, and others are
+    /// not.
+    fn xattrs(&self, inode: &Inode, met: &mut MetXattrs) -> Attributes {
+        let read = self.reader();
+        let prefixes = self.prefixes();
+        let mut found = Attributes::new();
+        let Some(xattrs) = Xattrs::open(&self.super_block, &prefixes, inode, &read).expect("right")
+        else {
+            return found;
+        };
+        let mut entries = xattrs.entries();
+        while let Some(entry) = entries.next(&read).expect("right") {
+            let mut name = vec![0; entry.list_len()];
+            assert_eq!(entry.list(&mut name, &read), Ok(Some(name.len())));
+            assert_eq!(name.pop(), Some(0));
+            let value = self.read_area(entry.value.area, entry.value.offset, entry.value.len);
+            assert_eq!(value.len(), entry.value.len);
+
+            let own = entry.value.area == inode.area && inode.xattrs.contains(&entry.value.offset);
+            *if own { &mut met.own } else { &mut met.shared } += 1;
+            met.long_prefix += usize::from(!entry.infix.is_empty());
+            let rest = &name[entry.namespace.prefix().len()..];
+            let same = xattrs.find(entry.namespace, rest, &read).expect("right");
+            assert_eq!(same, Some(entry.value));
+            assert_eq!(found.insert(name, value), None, "listed twice");
+        }
+        for n in 0..200 {
+            let name = format!("absent-{n}");
+            met.filtered += usize::from(!xattrs.may_have(Namespace::User, name.as_bytes()));
+            let none = xattrs.find(Namespace::User, name.as_bytes(), &read);
+            assert_eq!(none, Ok(None));
+        }
+        found
     }
 
     /// Reads up to `len` bytes at an address.
@@ -176,14 +246,14 @@ impl Image {
             Layout::Inline { start, tail } => {
                 data = self.blob_bytes(Address { device: 0, start }, inode.tail_pos())?;
                 let len = inode.size - inode.tail_pos();
-                data.extend(read(&self.devices[0], tail, len as usize));
+                data.extend(self.read_area(inode.area, tail, len as usize));
             }
             Layout::Chunk(map) => {
                 while (data.len() as u64) < inode.size {
                     let entry = map.entry(data.len() as u64)?;
                     assert_eq!(entry.pos, data.len() as u64);
                     let len = entry.size.min(inode.size - entry.pos);
-                    let bytes = read(&self.devices[0], entry.offset, entry.len);
+                    let bytes = self.read_area(inode.area, entry.offset, entry.len);
                     match map.decode(&bytes)? {
                         Some(address) => data.extend(self.blob_bytes(address, len)?),
                         None => data.resize((entry.pos + len) as usize, 0),
@@ -219,7 +289,8 @@ impl Image {
             }
         }
         assert_eq!(find(b"no such name")?, None);
-        assert_eq!(names.remove(&b"."[..]), Some(dir.nid));
+        let dot = (!dir.dot_omitted).then_some(dir.nid);
+        assert_eq!(names.remove(&b"."[..]), dot);
         assert!(names.remove(&b".."[..]).is_some());
         Ok(names)
     }
@@ -290,7 +361,8 @@ fn compare(image: &Image, nid: u64, source: &Path, met: &mut Met) -> Result<()> 
                 let mut pos = 0;
                 while pos < inode.size {
                     let entry = map.entry(pos)?;
-                    match map.decode(&read(&image.devices[0], entry.offset, entry.len))? {
+                    let bytes = image.read_area(inode.area, entry.offset, entry.len);
+                    match map.decode(&bytes)? {
                         Some(address) if address.device > 0 => met.devices += 1,
                         Some(_) => (),
                         None => met.chunk_hole += 1,
@@ -410,6 +482,340 @@ fn images_with_a_blob() {
     let met = check_made("blob", &["--chunksize=16384"], true);
     assert!(met.chunk > 0 && met.devices > 0, "{met:?}");
     assert!(met.chunk_hole > 0, "{met:?}");
+}
+
+/// Attributes of a file: values by whole names.
+type Attributes = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// How often each kind of attribute was met.
+#[derive(Debug, Default)]
+struct MetXattrs {
+    own: usize,
+    shared: usize,
+    long_prefix: usize,
+    /// Names that a filter told to be absent.
+    filtered: usize,
+}
+
+/// An ACL as user space hands it to the kernel: version 2, and entries of tag, permissions and id.
+/// The file's mode goes with it.
+fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+    let mut bytes = 2u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(permissions.to_le_bytes());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
+
+/// Makes files with attributes, and tells what they have.
+///
+/// Attributes that are not `user.` take root, as it is in the build root.
+fn make_attributes(root: &Path) -> BTreeMap<String, Attributes> {
+    let mut made = BTreeMap::<String, Attributes>::new();
+    let mut set = |file: &str, name: &str, value: &[u8]| {
+        let hex: Vec<_> = value.iter().map(|byte| format!("{byte:02x}")).collect();
+        let output = Command::new("setfattr")
+            .args(["--no-dereference", "--name", name, "--value"])
+            .arg(format!("0x{}", hex.concat()))
+            .arg(root.join(file))
+            .output()
+            .expect("this test needs setfattr (package attr)");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name} of {file}: {error}");
+        let values = made.entry(file.to_owned()).or_default();
+        values.insert(name.as_bytes().to_vec(), value.to_vec());
+    };
+    let anyone = u32::MAX;
+    let list = [
+        (1, 6, anyone),
+        (2, 4, 1000),
+        (4, 4, anyone),
+        (16, 4, anyone),
+        (32, 4, anyone),
+    ];
+
+    fs::create_dir_all(root.join("dir/empty")).expect("a folder");
+    for n in 0..40 {
+        let file = format!("dir/file-{n:02}");
+        fs::write(root.join(&file), content(n * 300, n as u32)).expect("a file");
+        // The same for all, for some, and for one.
+        set(&file, "security.label", b"system_u:object_r:app_t");
+        set(&file, "user.group", format!("group {}", n / 4).as_bytes());
+        set(&file, "trusted.overlay.id", &content(n, n as u32));
+        set(&file, "user.long.prefix.number", n.to_string().as_bytes());
+        if n % 10 == 0 {
+            set(&file, "system.posix_acl_access", &acl(&list));
+            set(&file, "user.long.prefix.", b"nothing but a prefix");
+            set(&file, "user.long.prefi", b"not quite the prefix");
+        }
+    }
+    fs::write(root.join("plain"), b"without any").expect("a file");
+    fs::write(root.join("large"), b"").expect("a file");
+    set("large", "user.large", &content(20_000, 1));
+    set("large", "user.larger", &content(9000, 2));
+    set("large", "user.empty", b"");
+    set(
+        "large",
+        &format!("user.{}", "n".repeat(250)),
+        b"a long name",
+    );
+    set(
+        "large",
+        &format!("trusted.{}", "n".repeat(247)),
+        &content(5000, 3),
+    );
+    fs::write(root.join("lots"), content(5000, 5)).expect("a file");
+    for n in 0..150 {
+        set("lots", &format!("user.many.{n}"), &content(n, n as u32));
+    }
+    symlink("plain", root.join("marked-link")).expect("a link");
+    set("marked-link", "trusted.overlay.id", b"of a link");
+    set("dir", "user.dir", b"of a folder");
+    set("dir/empty", "system.posix_acl_default", &acl(&list));
+    made
+}
+
+/// Compares the attributes of all files with what was made.
+fn check_attributes(image: &Image, made: &BTreeMap<String, Attributes>) -> MetXattrs {
+    let mut met = MetXattrs::default();
+    let mut queue = vec![(String::new(), image.super_block.root_nid())];
+    let mut files = 0;
+    while let Some((path, nid)) = queue.pop() {
+        let inode = image.inode(nid).expect("right");
+        let expected = made.get(&path).cloned().unwrap_or_default();
+        let found = image.xattrs(&inode, &mut met);
+        // Not printed as a whole: it is long.
+        assert_eq!(
+            found.keys().collect::<Vec<_>>(),
+            expected.keys().collect::<Vec<_>>(),
+            "attributes of {path}"
+        );
+        assert!(found == expected, "values of the attributes of {path}");
+        files += usize::from(!expected.is_empty());
+        if inode.is_dir() {
+            for (name, nid) in image.list(&inode).expect("right") {
+                let name = String::from_utf8(name).expect("text");
+                let path = if path.is_empty() {
+                    name
+                } else {
+                    format!("{path}/{name}")
+                };
+                queue.push((path, nid));
+            }
+        }
+    }
+    assert_eq!(files, made.len(), "files with attributes");
+    met
+}
+
+#[test]
+fn images_have_the_attributes_of_their_source() {
+    let scratch = Scratch::new("xattrs");
+    let (source, path) = (scratch.join("source"), scratch.join("image"));
+    fs::create_dir(&source).expect("a folder");
+    let made = make_attributes(&source);
+
+    let no_filter = "-E^xattr-name-filter";
+    let filter = "-Exattr-name-filter";
+    let long = [
+        "--xattr-prefix=user.long.prefix.",
+        "--xattr-prefix=trusted.overlay.",
+        "--xattr-prefix=user.many.",
+    ];
+    let check = |options: &[&str]| {
+        mkfs(&path, &source, options);
+        let image = Image::open(&path, None);
+        let met = check_attributes(&image, &made);
+        println!("{options:?}: {met:?}");
+        (image.super_block, met)
+    };
+
+    let (sb, met) = check(&[filter]);
+    assert!(
+        met.own > 0 && met.shared > 0 && met.long_prefix == 0,
+        "{met:?}"
+    );
+    assert!(sb.xattr_filter_usable() && met.filtered > 0, "{met:?}");
+    let (sb, met) = check(&[no_filter]);
+    assert!(!sb.xattr_filter_usable() && met.filtered == 0, "{met:?}");
+
+    // None is shared, and all are.
+    let (_, met) = check(&["-x1000"]);
+    assert!(met.shared == 0, "{met:?}");
+    let (_, met) = check(&["-x0"]);
+    assert!(met.own == 0, "{met:?}");
+
+    for name_filter in [filter, no_filter] {
+        for sharing in ["-x0", "-x2", "-x1000"] {
+            let (sb, met) = check(&[name_filter, sharing, long[0], long[1], long[2]]);
+            assert_eq!(sb.xattr_prefix_count(), 3);
+            assert!(met.long_prefix > 150, "{met:?}");
+        }
+    }
+    for size in ["-b512", "-b1024", "-b2048", "-b4096"] {
+        let (_, met) = check(&[size, long[0]]);
+        assert!(
+            met.own > 0 && met.shared > 0 && met.long_prefix > 0,
+            "{met:?}"
+        );
+        let (_, met) = check(&[size, "-x0", "-Eforce-inode-extended"]);
+        assert!(met.own == 0 && met.shared > 0, "{met:?}");
+    }
+    // Room for more attributes is filled with zeroes; and all may be left out.
+    let root = check_root_with_room(&source, &path);
+    assert!(root > 1000, "{root}");
+    mkfs(&path, &source, &["-x-1"]);
+    check_attributes_are_gone(&Image::open(&path, None));
+}
+
+/// Makes room for attributes behind the root inode; returns its size.
+fn check_root_with_room(source: &Path, path: &Path) -> u64 {
+    mkfs(path, source, &["--root-xattr-isize=1024"]);
+    let image = Image::open(path, None);
+    let root = image.inode(image.super_block.root_nid()).expect("right");
+    let found = image.xattrs(&root, &mut MetXattrs::default());
+    assert_eq!(found, Attributes::new());
+    root.xattrs.end - root.xattrs.start
+}
+
+fn check_attributes_are_gone(image: &Image) {
+    let root = image.inode(image.super_block.root_nid()).expect("right");
+    for (name, nid) in image.list(&root).expect("right") {
+        let inode = image.inode(nid).expect("right");
+        assert!(
+            inode.xattrs.is_empty(),
+            "{}",
+            String::from_utf8_lossy(&name)
+        );
+    }
+}
+
+/// Changes bytes of an image, and makes its checksum right.
+fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).expect("an image");
+    change(&mut bytes);
+    let start = SUPER_OFFSET as usize;
+    SuperBlock::fix_checksum(&mut bytes[start..]).expect("a right super block");
+    fs::write(path, bytes).expect("an image");
+}
+
+/// Sets bits of the incompatible features.
+fn add_features(bytes: &mut [u8], features: u32) {
+    let field = &mut bytes[SUPER_OFFSET as usize + 80..][..4];
+    let old = u32::from_le_bytes(field.try_into().expect("4 bytes"));
+    field.copy_from_slice(&(old | features).to_le_bytes());
+}
+
+#[test]
+fn images_are_the_same_with_48_bits() {
+    let scratch = Scratch::new("48bit");
+    let (source, path) = (scratch.join("source"), scratch.join("image"));
+    make_source(&source);
+    mkfs(
+        &path,
+        &source,
+        &["-Eforce-chunk-indexes", "--chunksize=4096"],
+    );
+    let before = Image::open(&path, None).super_block;
+
+    change(&path, |bytes| {
+        add_features(bytes, 0x80);
+        let start = SUPER_OFFSET as usize;
+        let root = before.root_nid().to_le_bytes();
+        bytes[start + 14..][..2].fill(0);
+        bytes[start + 112..][..8].copy_from_slice(&root);
+    });
+    let image = Image::open(&path, None);
+    assert_eq!(image.super_block.root_nid(), before.root_nid());
+    assert_eq!(image.super_block.blocks(), before.blocks());
+    let mut met = Met::default();
+    compare(&image, before.root_nid(), &source, &mut met).expect("a right image");
+    assert!(met.chunk > 0, "{met:?}");
+}
+
+/// Where the entries of a directory are in the image: the byte offset of each block of it, and
+/// whether that is a tail, with the metadata.
+fn dir_blocks(dir: &Inode) -> Vec<(u64, bool)> {
+    let (start, tail) = match dir.layout {
+        Layout::Plain { start } => (start, None),
+        Layout::Inline { start, tail } => (start, Some(tail)),
+        other => panic!("{other:?}"),
+    };
+    (0..dir.size)
+        .step_by(4096)
+        .map(|pos| match tail {
+            Some(tail) if pos == dir.tail_pos() => (tail, true),
+            _ => (start + pos, false),
+        })
+        .collect()
+}
+
+/// A copy of an image becomes the data of an inode at its end, and all its metadata is read there:
+/// then the copy is a metabox.
+#[test]
+fn images_are_the_same_with_their_metadata_in_a_metabox() {
+    const IN_METABOX: u64 = 1 << 63;
+    let scratch = Scratch::new("metabox");
+    let (source, path) = (scratch.join("source"), scratch.join("image"));
+    fs::create_dir(&source).expect("a folder");
+    make_source(&source);
+    let made = make_attributes(&source);
+    mkfs(&path, &source, &["-x2"]);
+    let before = Image::open(&path, None);
+    let sb = &before.super_block;
+    assert_eq!(sb.inode_offset(0), Ok(0), "the metadata begins in block 0");
+
+    change(&path, |bytes| {
+        let len = bytes.len();
+        assert_eq!(len % 4096, 0);
+        bytes.extend_from_within(..);
+
+        // All directories lead into the metabox.
+        let mut queue = vec![sb.root_nid()];
+        while let Some(nid) = queue.pop() {
+            let dir = before.inode(nid).expect("right");
+            for (offset, is_tail) in dir_blocks(&dir) {
+                let offset = offset as usize + if is_tail { len } else { 0 };
+                let count = usize::from(bytes[offset + 8]) + 256 * usize::from(bytes[offset + 9]);
+                for entry in bytes[offset..offset + count].chunks_mut(12) {
+                    entry[7] |= 0x80;
+                }
+            }
+            let children = before.list(&dir).expect("right").into_values();
+            queue.extend(children.filter(|nid| before.inode(*nid).expect("right").is_dir()));
+        }
+
+        // An extended regular file of the copy, in a block of its own.
+        let nid = bytes.len() as u64 / 32;
+        let mut inode = [0; 4096];
+        inode[0] = 1;
+        inode[4..6].copy_from_slice(&0o100600u16.to_le_bytes());
+        inode[8..16].copy_from_slice(&(len as u64).to_le_bytes());
+        inode[16..20].copy_from_slice(&((len / 4096) as u32).to_le_bytes());
+        inode[44] = 1;
+        bytes.extend(inode);
+
+        // Nothing but the super block is left of the first block.
+        add_features(bytes, 0x180);
+        let block = &mut bytes[SUPER_OFFSET as usize..4096];
+        block[128..].fill(0xff);
+        block[8] |= 8;
+        block[13] = 1;
+        block[14..16].fill(0);
+        block[112..120].copy_from_slice(&(sb.root_nid() | IN_METABOX).to_le_bytes());
+        block[128..136].copy_from_slice(&nid.to_le_bytes());
+    });
+
+    let image = Image::open(&path, None);
+    let root = image.super_block.root_nid();
+    assert_eq!(image.inode(root).map(|inode| inode.area), Ok(Area::Metabox));
+    let met = check_attributes(&image, &made);
+    assert!(met.own > 0 && met.shared > 0, "{met:?}");
+    let mut met = Met::default();
+    compare(&image, root, &source, &mut met).expect("a right image");
+    assert!(met.plain > 0 && met.inline > 0, "{met:?}");
 }
 
 #[test]
