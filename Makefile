@@ -82,6 +82,9 @@ selftests: | $(stamps)/tree
 tree-image: selftests
 	@scripts/make-tree-image
 
+image-matrix: | $(stamps)/tree
+	@scripts/make-image-matrix
+
 # Into the build root, which is the root of the test guest.
 guest-modules: modules
 	@$(enter) env BUILD=/build /src/scripts/install-modules /
@@ -94,16 +97,16 @@ guest-modules-debug: modules-debug
 demo: guest-modules daemon
 	@scripts/demo $(ARGS)
 
-test: guest-modules daemon tree-image
+test: guest-modules daemon tree-image image-matrix
 	@scripts/run-tests host scripts vm
 
 test-host: $(stamps)/cargo
 	@scripts/run-tests host
 
-test-vm: guest-modules daemon tree-image
+test-vm: guest-modules daemon tree-image image-matrix
 	@T='$(T)' scripts/run-tests vm
 
-test-debug: guest-modules-debug daemon tree-image
+test-debug: guest-modules-debug daemon tree-image image-matrix
 	@T='$(T)' scripts/run-tests debug
 
 bench: guest-modules daemon
@@ -145,10 +148,10 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/demandd
 
 clean:
-	rm -rf $(addprefix $(BUILD)/,modules modules-debug clippy selftests bench whole target vm out demo)
+	rm -rf $(addprefix $(BUILD)/,modules modules-debug clippy selftests bench whole matrix target vm out demo)
 
 distclean:
 	rm -rf $(BUILD)
 
-.PHONY: help setup setup-debug modules modules-debug daemon selftests tree-image guest-modules \
+.PHONY: help setup setup-debug modules modules-debug daemon selftests tree-image image-matrix guest-modules \
 	guest-modules-debug demo test test-host test-vm test-debug stress fuzz-device power-cut bench bench-backend check install uninstall clean distclean

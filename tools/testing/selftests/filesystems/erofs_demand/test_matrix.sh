@@ -1,0 +1,150 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# Everything that can be seen of an image is the same with our module as with the
+# kernel's own erofs.ko, for every image that scripts/make-image-matrix makes.
+#
+# MATRIX  the folder with the images   IMAGES  a pattern: only these (default: *)
+# KINDS   how our module mounts them: demand (block and file are for later)
+# shellcheck disable=SC2119 # functions with optional arguments
+. "${0%/*}/lib.sh"
+
+MATRIX=${MATRIX:-/build/matrix}
+IMAGES=${IMAGES:-*}
+KINDS=${KINDS:-demand}
+DIGEST=${DIGEST:-/build/target/release/mount-digest}
+
+# Groups of items (mount-digest --help) that our module does not have yet.
+NOT_YET=statfs,fsid,attributes,xattrs,access,map,fiemap,handles,errors
+# What is seen of the device that an image is on, and so only the same on the same.
+OF_THE_DEVICE=dio,physical
+
+[ -s "$MATRIX/list" ] || skip_all "no images in $MATRIX"
+[ -x "$DIGEST" ] || skip_all "no $DIGEST"
+stock=$(find "/lib/modules/$(uname -r)/kernel/fs/erofs" -name 'erofs.ko*' 2>/dev/null | head -n 1)
+[ -n "$stock" ] || skip_all "the kernel has no erofs.ko of its own"
+modprobe loop 2>/dev/null || [ -e /dev/loop-control ] || skip_all "no loop devices"
+! grep -q '^erofs ' /proc/modules || rmmod erofs || skip_all "an erofs is in use"
+
+TAB=$(printf '\t')
+
+# for_each_image COMMAND [ARG]...: with name and blobs of each behind the arguments.
+for_each_image() {
+	while IFS=$TAB read -r image blobs _ <&3; do
+		# shellcheck disable=SC2254 # a pattern
+		case $image in $IMAGES) ;; *) continue ;; esac
+		[ "$blobs" != - ] || blobs=''
+		"$@" "$image" "$blobs"
+	done 3<"$MATRIX/list"
+}
+
+# --- the kinds of mounts ---------------------------------------------------------
+# mount_KIND IMAGE BLOBS: on $MNT, with whichever erofs is loaded.
+
+# options PREFIX BLOBS: read-only, and a device= for each blob.
+options() {
+	# shellcheck disable=SC2086 # a list
+	printf ro && for blob in $2; do printf ',device=%s' "$1$blob"; done
+}
+
+# Each in a block device.
+mount_block() {
+	loops='' devices=ro mounted=0
+	for blob in $1 $2; do
+		loop=$(losetup -f --show -r "$SOURCE/$blob") || mounted=1
+		[ -z "$loops" ] || devices=$devices,device=$loop
+		loops="$loops $loop"
+	done
+	# The first one is the image.
+	# shellcheck disable=SC2086 # a list
+	set -- $loops
+	[ "$mounted" != 0 ] || mount -t erofs -o "$devices" "$1" "$MNT" || mounted=1
+	# Those that are in use go with the mount.
+	losetup -d "$@"
+	return "$mounted"
+}
+
+# From the files themselves.
+mount_file() { mount -t erofs -o "$(options "$SOURCE/" "$2")" "$SOURCE/$1" "$MNT"; }
+
+# From the cache, filled by the daemon.
+mount_demand() { mount_image "$1" "$(options '' "$2")"; }
+
+# --- digests -----------------------------------------------------------------------
+
+# left_out KIND IMAGE: sets $left_out to the groups that are not compared.
+left_out() {
+	left_out=$NOT_YET
+	[ "$1" != block ] || return 0
+	left_out=${left_out:+$left_out,}$OF_THE_DEVICE
+	# Without a UUID a file system is known by its device.
+	[ "$2" != uuid-none ] || left_out=$left_out,fsid
+}
+
+# digest KIND IMAGE: of what is mounted.
+digest() {
+	left_out "$1" "$2"
+	"$DIGEST" ${left_out:+--without "$left_out"} "$MNT"
+}
+
+# stock_digests IMAGE BLOBS: for every kind. What fails is told when it is missed.
+stock_digests() {
+	mount_block "$1" "$2" >"$TMP/stock/$1.log" 2>&1 || return 0
+	for kind in $KINDS; do
+		digest "$kind" "$1" >"$TMP/stock/$kind/$1" 2>>"$TMP/stock/$1.log" ||
+			rm "$TMP/stock/$kind/$1"
+	done
+	umount "$MNT"
+}
+
+# same_as_stock KIND IMAGE BLOBS
+same_as_stock() {
+	[ -e "$TMP/stock/$1/$2" ] || { echo "the kernel's own:"; cat "$TMP/stock/$2.log"; return 1; }
+	"mount_$1" "$2" "$3" || return
+	same=0
+	digest "$1" "$2" >"$TMP/ours" || same=1
+	umount "$MNT"
+	diff "$TMP/stock/$1/$2" "$TMP/ours" >"$TMP/diff" || same=1
+	head -n 20 "$TMP/diff" | cut -c 1-500
+	[ "$same" != 0 ] || equals=$((equals + 1))
+	return "$same"
+}
+compare() {
+	check "$2, $1: as the kernel's own" same_as_stock "$@"
+}
+
+# -------------------------------------------------------------------------------------
+
+images=0 equals=0
+count() { images=$((images + 1)); }
+for_each_image count
+for kind in $KINDS; do kinds="${kinds:-} x"; done
+# shellcheck disable=SC2086 # a list
+set -- $kinds
+plan $((images * $# + 1))
+
+# Copies on a disk: /build may be a share of another machine.
+copy() {
+	for file in $1 $2; do
+		[ -e "$SOURCE/$file" ] || cp --sparse=always "$MATRIX/$file" "$SOURCE/"
+	done
+}
+for_each_image copy
+
+load_stock() {
+	# shellcheck disable=SC2046 # a list
+	for module in $(modinfo -F depends "$stock" | tr , ' '); do modprobe "$module" || return; done
+	insmod "$stock"
+}
+for kind in $KINDS; do mkdir -p "$TMP/stock/$kind"; done
+check "the kernel's own module can be loaded" load_stock
+for_each_image stock_digests
+wait_for 10 module_unused erofs && rmmod erofs
+
+load_modules
+case " $KINDS " in
+*" demand "*) prepare >/dev/null && start_daemon ;;
+esac
+for kind in $KINDS; do for_each_image compare "$kind"; done
+note "groups left out: $NOT_YET"
+note "erofs-matrix: $((images * $#)) images, $equals equal to stock"
+finish
