@@ -107,7 +107,7 @@ fn hit(object: &Arc<Object>, start: u64, known: WriteErrors, read: CacheRead) {
         return read_buffered(object, start, known, read);
     }
     // The device below may want an alignment that the read does not have.
-    if let Err((_, read)) = file.read_direct(start, known, read, queue()) {
+    if let Err((_, read)) = file.read_direct(start, Some(known), read, queue()) {
         read_buffered(object, start, known, read);
     }
 }
@@ -123,7 +123,7 @@ fn read_buffered(object: &Arc<Object>, start: u64, known: WriteErrors, read: Cac
                 cache.behind.start(behind::WAIT_MS);
             }
             let _as_daemon = cred::Override::new(cache.cred());
-            file.read_buffered(start, known, read, queue());
+            file.read_buffered(start, Some(known), read, queue());
         }
         Err(e) => read.complete(Err(e)),
     }

@@ -2,8 +2,8 @@
 
 //! Where the bytes of a file are, and how they get into its page cache.
 
-use crate::{inode::Node, Erofs};
-use erofs_disk::{resolve, Address, Inode, Layout, Place};
+use crate::{inode::Node, volume, Erofs};
+use erofs_disk::{Address, Inode, Layout, Place};
 use kernel::prelude::*;
 use netfs_split::{File, Map, Slice, Slices, Source, SplitError};
 use vfs::{
@@ -50,7 +50,7 @@ impl FileMap<'_> {
             device,
             start,
             len: there,
-        } = resolve(volume.super_block()?, volume.slots()?, address).map_err(corrupt)?;
+        } = volume.place(address)?.map_err(corrupt)?;
         Ok(Slice {
             pos: pos.checked_add(skip).ok_or_else(beyond)?,
             len: len.checked_sub(skip).ok_or_else(beyond)?.min(there),
@@ -97,7 +97,7 @@ impl Map for FileMap<'_> {
                 let entry = map.entry(pos).map_err(corrupt)?;
                 let mut bytes = [0; 8];
                 let bytes = bytes.get_mut(..entry.len).ok_or(EINVAL)?;
-                volume.read_metadata(entry.offset, bytes)?;
+                volume::read_area(self.sb, inode.area, entry.offset, bytes)?;
                 match map.decode(bytes).map_err(corrupt)? {
                     None => Ok(Slice {
                         pos: entry.pos,
@@ -128,7 +128,7 @@ fn first_slice(map: &FileMap<'_>, pos: u64, len: u64) -> Result<Slice<u16>> {
             e => volume.corrupt(format_args!("inode {}: {}", map.inode.nid, Reason(&e))),
         })?;
     if let Source::Blob { blob, start } = slice.source {
-        let size = volume.device(usize::from(blob))?.blob().size();
+        let size = volume.device(usize::from(blob))?.source().size();
         if start.checked_add(slice.len).is_none_or(|end| end > size) {
             return Err(volume.corrupt(format_args!(
                 "inode {}: data at {start} lies beyond the end of device {blob}",
@@ -171,7 +171,7 @@ pub(crate) fn read_exact(
         let (part, after) = rest.split_at_mut_checked(len).ok_or(EINVAL)?;
         match slice.source {
             Source::Zero => part.fill(0),
-            Source::Inline { start } => volume.read_metadata(start, part)?,
+            Source::Inline { start } => volume::read_area(sb, inode.area, start, part)?,
             Source::Blob { blob, start } => {
                 volume.device(usize::from(blob))?.read_exact(start, part)?
             }
@@ -213,7 +213,7 @@ impl iomap::Operations for Data {
             Source::Zero => Mapping::Hole { len: slice.len },
             Source::Inline { start } => {
                 let mut data = KVec::from_elem(0, usize::try_from(slice.len)?, GFP_KERNEL)?;
-                inode.super_block().data().read_metadata(start, &mut data)?;
+                volume::read_area(inode.super_block(), disk.area, start, &mut data)?;
                 Mapping::Inline { data }
             }
             // At the end of the file the page cache asks for the whole block, and zeroes what is
@@ -221,7 +221,10 @@ impl iomap::Operations for Data {
             Source::Blob { blob, start } => Mapping::Mapped {
                 device: usize::from(blob),
                 start,
-                len: map.blocks(slice.len)?,
+                len: map
+                    .blocks(pos.checked_add(slice.len).ok_or(EFSCORRUPTED)?)?
+                    .checked_sub(pos)
+                    .ok_or(EFSCORRUPTED)?,
             },
         })
     }
@@ -229,7 +232,7 @@ impl iomap::Operations for Data {
     fn read(inode: &INode<Erofs>, device: usize, start: u64, read: FolioRead) {
         // A device that is not there fails the read, by dropping it.
         if let Ok(device) = inode.super_block().data().device(device) {
-            device.blob().cookie().read(start, read);
+            device.source().read(start, read);
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use crate::{data, inode, Erofs};
 use erofs_disk::{BlockSearch, DirBlock, Inode, Step};
-use kernel::prelude::*;
+use kernel::{prelude::*, sync::aref::ARef};
 use vfs::{
     dentry::{Spliced, Unhashed},
     dir::{self, Emitter, EntryType},
@@ -19,6 +19,7 @@ pub(crate) struct Directory;
 
 impl dir::Operations for Directory {
     type FileSystem = Erofs;
+    type Data = data::Data;
 
     fn lookup(dir: &INode<Erofs>, dentry: Unhashed<'_, Erofs>) -> Result<Spliced> {
         if dentry.name().len() > erofs_disk::NAME_MAX {
@@ -59,12 +60,23 @@ impl dir::Operations for Directory {
                     .min(disk.size.max(position)),
             );
         }
+        if disk.dot_omitted && emitter.position() == disk.size {
+            if emitter.emit(b".", disk.nid, EntryType::Directory) {
+                emitter.set_position(disk.size.saturating_add(1));
+            }
+        }
         Ok(())
     }
 }
 
 /// Size of an entry without its name, in bytes.
 const ENTRY_SIZE: u64 = 12;
+
+/// The directory that `dir` is in.
+pub(crate) fn parent(dir: &INode<Erofs>) -> Result<ARef<INode<Erofs>>> {
+    let nid = find(dir, b"..")?.ok_or(ENOENT)?;
+    inode::get(dir.super_block(), nid)
+}
 
 /// The inode number that `name` has in `dir`.
 fn find(dir: &INode<Erofs>, name: &[u8]) -> Result<Option<u64>> {

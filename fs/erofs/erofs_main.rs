@@ -4,7 +4,7 @@
 //!
 //! From the mount to the bytes: [`options`] are the mount options, [`blobs`] the objects in the
 //! cache that an image consists of, [`volume`] the mounted image, [`inode`] its inodes, [`dir`]
-//! lookup and readdir, [`data`] where the bytes of a file are. The on-disk format is a crate of its
+//! lookup and readdir, [`data`] where the bytes of a file are, [`xattr`] its attributes. The on-disk format is a crate of its
 //! own, `erofs_disk`, and so is the splitting of ranges, `netfs_split`.
 //!
 //! Everything that comes from an image is checked before it is used, and what is wrong with it is
@@ -18,9 +18,11 @@ use kernel::{
     sync::{aref::ARef, Arc},
 };
 use vfs::{
-    fs::{self, FileSystem, Statfs},
+    fs::{self, Backing, FileSystem, Statfs},
     inode::INode,
     super_block::{Filling, New, SuperBlock},
+    workqueue::StartedQueue,
+    xattr::{Names, Namespace, Value},
 };
 
 mod blobs;
@@ -28,7 +30,9 @@ mod data;
 mod dir;
 mod inode;
 mod options;
+mod source;
 mod volume;
+mod xattr;
 
 module! {
     type: ErofsModule,
@@ -43,6 +47,7 @@ module! {
 struct ErofsModule {
     #[pin]
     _fs: fs::Registration<Erofs>,
+    _queue: StartedQueue,
 }
 
 impl kernel::InPlaceModule for ErofsModule {
@@ -50,6 +55,7 @@ impl kernel::InPlaceModule for ErofsModule {
         pin_init::pin_init_scope(|| {
             let registry = Arc::pin_init(blobs::Registry::new(), GFP_KERNEL)?;
             Ok(try_pin_init!(Self {
+                _queue: source::start_queue()?,
                 _fs <- fs::Registration::new(registry),
             }? Error))
         })
@@ -72,6 +78,21 @@ impl FileSystem for Erofs {
         options.parse(name, value)
     }
 
+    fn backing(options: &options::Options) -> Result<Backing> {
+        match options.uuid() {
+            Some(_) if options.fsoffset() != 0 => {
+                pr_err!("fsoffset= is about a device or file, and does not go with uuid=\n");
+                Err(EINVAL)
+            }
+            Some(_) => Ok(Backing::Own),
+            None if options.tag().is_some() => {
+                pr_err!("tag= is about a cache, and needs uuid=, the name of a blob in it\n");
+                Err(EINVAL)
+            }
+            None => Ok(Backing::Source),
+        }
+    }
+
     fn fill_super<'a>(
         sb: New<'a, Self>,
         options: options::Options,
@@ -85,6 +106,31 @@ impl FileSystem for Erofs {
 
     fn statfs(sb: &SuperBlock<Self>) -> Statfs {
         sb.data().statfs()
+    }
+
+    fn get_xattr(
+        inode: &INode<Self>,
+        namespace: Namespace,
+        name: &[u8],
+        value: Value<'_>,
+    ) -> Result<usize> {
+        xattr::get(inode, namespace, name, value)
+    }
+
+    fn list_xattrs(inode: &INode<Self>, names: &mut Names<'_>) -> Result {
+        xattr::list(inode, names)
+    }
+
+    fn inode(sb: &SuperBlock<Self>, number: u64) -> Result<ARef<INode<Self>>> {
+        inode::get(sb, number)
+    }
+
+    fn parent(dir: &INode<Self>) -> Result<ARef<INode<Self>>> {
+        dir::parent(dir)
+    }
+
+    fn label(sb: &SuperBlock<Self>) -> &[u8] {
+        sb.data().label()
     }
 
     fn show_options(sb: &SuperBlock<Self>, seq: &SeqFile) {

@@ -2,7 +2,7 @@
 
 //! Inodes: those of files, and those that cache the metadata of a device.
 
-use crate::{data, dir, Erofs};
+use crate::{data, dir, volume, Erofs};
 use erofs_disk::{Inode, EXTENDED_INODE_SIZE};
 use kernel::{prelude::*, sync::aref::ARef};
 use vfs::{
@@ -91,7 +91,8 @@ pub(crate) fn get(sb: &SuperBlock<Erofs>, nid: u64) -> Result<ARef<INode<Erofs>>
     })
 }
 
-fn read(sb: &SuperBlock<Erofs>, nid: u64) -> Result<Inode> {
+/// Reads the inode `nid` of the image. May sleep.
+pub(crate) fn read(sb: &SuperBlock<Erofs>, nid: u64) -> Result<Inode> {
     let volume = sb.data();
     let super_block = volume.super_block()?;
     let offset = super_block
@@ -105,20 +106,20 @@ fn read(sb: &SuperBlock<Erofs>, nid: u64) -> Result<Inode> {
         }
         e => e,
     };
-    volume
-        .read_metadata(offset, bytes.first_chunk_mut::<2>().ok_or(EINVAL)?)
-        .map_err(beyond)?;
+    let area = super_block.inode_area(nid);
+    let read = |bytes: &mut [u8]| volume::read_area(sb, area, offset, bytes).map_err(beyond);
+    read(bytes.first_chunk_mut::<2>().ok_or(EINVAL)?)?;
     let size =
         Inode::size_of(&bytes).map_err(|e| volume.disk_error(format_args!("inode {nid}"), e))?;
-    volume
-        .read_metadata(offset, bytes.get_mut(..size).ok_or(EINVAL)?)
-        .map_err(beyond)?;
+    read(bytes.get_mut(..size).ok_or(EINVAL)?)?;
     Inode::parse(super_block, nid, &bytes)
         .map_err(|e| volume.disk_error(format_args!("inode {nid}"), e))
 }
 
 fn volume_size(sb: &SuperBlock<Erofs>) -> u64 {
-    sb.data().device(0).map_or(0, |device| device.blob().size())
+    sb.data()
+        .device(0)
+        .map_or(0, |device| device.source().size())
 }
 
 fn link_target(sb: &SuperBlock<Erofs>, disk: &Inode) -> Result<KVec<u8>> {

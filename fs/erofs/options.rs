@@ -2,18 +2,39 @@
 
 //! Mount options.
 
-use kernel::{prelude::*, seq_file::SeqFile, str::CString};
+use kernel::{prelude::*, seq_file::SeqFile, seq_print, str::CString};
 use vfs::fs::show_option;
 
 /// The options of one mount.
-#[derive(Default)]
 pub(crate) struct Options {
     /// `uuid=`: name of the blob with the super block.
     uuid: Option<CString>,
-    /// `device=`, in order: names of the other blobs.
+    /// `device=`, in order: names of the other blobs, or paths of devices or files.
     devices: KVec<CString>,
     /// `tag=`: which cache the blobs are in.
     tag: Option<CString>,
+    /// `fsoffset=`: where the image begins on its device or in its file, in bytes.
+    fsoffset: u64,
+    /// `directio`: an image file is read past its page cache.
+    direct: bool,
+    /// `user_xattr`: attributes of users are shown.
+    user_xattr: bool,
+    /// `acl`: access control lists are heeded.
+    acl: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            uuid: None,
+            devices: KVec::new(),
+            tag: None,
+            fsoffset: 0,
+            direct: false,
+            user_xattr: true,
+            acl: true,
+        }
+    }
 }
 
 impl Options {
@@ -26,21 +47,49 @@ impl Options {
                 let device = not_empty(name, value)?;
                 Ok(self.devices.push(device, GFP_KERNEL)?)
             }
+            b"fsoffset" => {
+                let value = not_empty(name, value)?;
+                let value = value.to_str().ok().and_then(|value| value.parse().ok());
+                self.fsoffset = value.ok_or(EINVAL)?;
+                Ok(())
+            }
+            b"directio" => flag(&mut self.direct, true, value),
+            b"nodirectio" => flag(&mut self.direct, false, value),
+            b"user_xattr" => flag(&mut self.user_xattr, true, value),
+            b"nouser_xattr" => flag(&mut self.user_xattr, false, value),
+            b"acl" => flag(&mut self.acl, true, value),
+            b"noacl" => flag(&mut self.acl, false, value),
             _ => Err(ENOPARAM),
         }
     }
 
-    /// Name of the blob with the super block, which is also the name of the mount in the log.
-    ///
-    /// [`EOPNOTSUPP`] without one: then the image is on a block device or in a file.
-    pub(crate) fn uuid(&self) -> Result<&CStr> {
-        self.uuid.as_deref().ok_or_else(|| {
-            pr_err!("no uuid= option: block devices and image files cannot be mounted yet\n");
-            EOPNOTSUPP
-        })
+    /// Name of the blob with the super block. Without one the image is on a block device or in a
+    /// file.
+    pub(crate) fn uuid(&self) -> Option<&CStr> {
+        self.uuid.as_deref()
     }
 
-    /// Names of the other blobs, if they were given.
+    /// Where the image begins on its device or in its file, in bytes.
+    pub(crate) fn fsoffset(&self) -> u64 {
+        self.fsoffset
+    }
+
+    /// Whether an image file is read past its page cache.
+    pub(crate) fn direct(&self) -> bool {
+        self.direct
+    }
+
+    /// Whether attributes of users are shown.
+    pub(crate) fn user_xattr(&self) -> bool {
+        self.user_xattr
+    }
+
+    /// Whether access control lists are heeded.
+    pub(crate) fn acl(&self) -> bool {
+        self.acl
+    }
+
+    /// Names of the other blobs, or paths, if they were given.
     pub(crate) fn devices(&self) -> &[CString] {
         &self.devices
     }
@@ -50,7 +99,7 @@ impl Options {
         self.tag.as_deref()
     }
 
-    /// Writes the options as they were given.
+    /// Writes the options as they were given, and what holds by default.
     pub(crate) fn show(&self, seq: &SeqFile) {
         if let Some(uuid) = &self.uuid {
             show_option(seq, c"uuid", uuid);
@@ -61,6 +110,19 @@ impl Options {
         if let Some(tag) = &self.tag {
             show_option(seq, c"tag", tag);
         }
+        if self.fsoffset != 0 {
+            seq_print!(seq, ",fsoffset={}", self.fsoffset);
+        }
+        if self.direct {
+            seq_print!(seq, ",directio");
+        }
+        let no = |on| if on { "" } else { "no" };
+        seq_print!(
+            seq,
+            ",{}user_xattr,{}acl",
+            no(self.user_xattr),
+            no(self.acl)
+        );
     }
 }
 
@@ -72,6 +134,14 @@ fn not_empty(name: &CStr, value: Option<&CStr>) -> Result<CString> {
             Err(EINVAL)
         }
     }
+}
+
+fn flag(slot: &mut bool, to: bool, value: Option<&CStr>) -> Result {
+    if value.is_some() {
+        return Err(EINVAL);
+    }
+    *slot = to;
+    Ok(())
 }
 
 fn set(slot: &mut Option<CString>, name: &CStr, value: Option<&CStr>) -> Result {

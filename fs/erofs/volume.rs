@@ -2,16 +2,27 @@
 
 //! A mounted image: super block, devices, and the way to the metadata.
 
-use crate::{blobs::Blob, inode, options::Options, Erofs};
-use erofs_disk::{DeviceSlot, DEVICE_SLOT_SIZE, SUPER_OFFSET, SUPER_SIZE};
+use crate::{
+    blobs::Registry,
+    data, inode,
+    options::Options,
+    source::{ImageFile, Source},
+    Erofs,
+};
+use erofs_disk::{
+    resolve, resolve_flat, Address, Area, DeviceSlot, Inode, LongPrefix, LongPrefixes, Place,
+    ReadError, DEVICE_SLOT_SIZE, SUPER_OFFSET, SUPER_SIZE, SUPER_SIZE_MAX,
+};
 use kernel::{
     prelude::*,
-    sync::{aref::ARef, SetOnce},
+    str::CString,
+    sync::{aref::ARef, Arc, SetOnce},
 };
 use vfs::{
     c_string,
     fs::Statfs,
     inode::INode,
+    kfile::KFile,
     mapping,
     super_block::{Filling, New, SuperBlock},
     u64_from,
@@ -22,10 +33,16 @@ const CHECKSUM_MAX: u64 = 4096;
 
 /// What belongs to a mount.
 pub(crate) struct Volume {
+    /// Name of the mount in the log.
+    name: CString,
     options: Options,
     primary: Device,
     // Known once the super block is read, for which there must be a volume already.
     image: SetOnce<Image>,
+    // Then these can be read.
+    metabox: SetOnce<Inode>,
+    packed: SetOnce<Inode>,
+    xattr_prefixes: SetOnce<KVec<LongPrefix>>,
 }
 
 /// What the super block and the device table say.
@@ -33,32 +50,33 @@ struct Image {
     super_block: erofs_disk::SuperBlock,
     /// The device table, and the blobs in its order.
     slots: KVec<DeviceSlot>,
+    /// The devices in the order of the table; none if all are in the primary one.
     devices: KVec<Device>,
 }
 
-/// A blob and the inode that caches its metadata.
+/// Where a device's bytes are, and the inode that caches its metadata.
 ///
-/// The inode is dropped first: that ends its reads from the blob.
+/// The inode is dropped first: that ends its reads.
 pub(crate) struct Device {
     inode: SetOnce<ARef<INode<Erofs>>>,
-    blob: Blob,
+    source: Source,
 }
 
 impl Device {
-    fn new(blob: Blob) -> Self {
+    fn new(source: Source) -> Self {
         Self {
             inode: SetOnce::new(),
-            blob,
+            source,
         }
     }
 
-    /// The blob.
-    pub(crate) fn blob(&self) -> &Blob {
-        &self.blob
+    /// Where its bytes are.
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
     }
 
     fn open(&self, sb: &SuperBlock<Erofs>, index: usize) -> Result {
-        let inode = inode::for_device(sb, index, self.blob.size())?;
+        let inode = inode::for_device(sb, index, self.source.size())?;
         self.inode.populate(inode);
         Ok(())
     }
@@ -71,22 +89,47 @@ impl Device {
 
 /// Mounts the image that the options name. May sleep.
 pub(crate) fn mount<'a>(
-    sb: New<'a, Erofs>,
+    mut sb: New<'a, Erofs>,
     options: Options,
 ) -> Result<(Filling<'a, Erofs>, ARef<INode<Erofs>>)> {
-    let name = options.uuid()?;
     let registry = sb.context().clone();
-    let primary = Device::new(registry.open(name, options.tag(), name)?);
+    let name = CString::try_from(options.uuid().or(sb.source()).unwrap_or(c"?"))?;
+    let opener = Opener {
+        registry: &registry,
+        kind: match options.uuid() {
+            Some(_) => Kind::Cache,
+            None if sb.is_on_device() => Kind::Device,
+            None => Kind::File,
+        },
+    };
+    let primary = match options.uuid() {
+        Some(uuid) => opener.open(&name, &options, uuid)?,
+        None => opener.image(sb.image()?, &options, options.fsoffset()),
+    };
+    let primary = Device::new(primary);
     let mut sb = sb.attach(Volume {
+        name,
         options,
         primary,
         image: SetOnce::new(),
+        metabox: SetOnce::new(),
+        packed: SetOnce::new(),
+        xattr_prefixes: SetOnce::new(),
     })?;
 
     let volume: &Volume = sb.data();
     volume.primary.open(&sb, 0)?;
     let super_block = volume.read_super_block()?;
     sb.set_block_bits(u8::try_from(super_block.block_bits())?);
+    sb.set_uuid(super_block.uuid());
+    let block_size = u64::from(super_block.block_size());
+    if sb.data().options.fsoffset() & block_size.wrapping_sub(1) != 0 {
+        pr_err!(
+            "({:?}): fsoffset= is not a multiple of the block size, {block_size}\n",
+            sb.data().name()
+        );
+        return Err(EINVAL);
+    }
 
     let volume: &Volume = sb.data();
     let mut image = Image {
@@ -110,8 +153,14 @@ pub(crate) fn mount<'a>(
         );
         return Err(EINVAL);
     }
+    // On a block device or in a file without other devices, the primary one has them all.
+    let apart = opener.kind == Kind::Cache || !given.is_empty();
     for index in 0..count {
         let slot = volume.read_slot(&image, index)?;
+        if !apart {
+            image.slots.push(slot, GFP_KERNEL)?;
+            continue;
+        }
         let blob_name = match given.get(usize::from(index)) {
             Some(name) => c_string(name.to_bytes())?,
             None if slot.tag().is_empty() => {
@@ -124,8 +173,8 @@ pub(crate) fn mount<'a>(
             }
             None => c_string(slot.tag())?,
         };
-        let blob = registry.open(volume.name(), volume.options.tag(), &blob_name)?;
-        let device = Device::new(blob);
+        let source = opener.open(volume.name(), &volume.options, &blob_name)?;
+        let device = Device::new(source);
         volume.check_size(&blob_name, &device, slot.blocks(), &image)?;
         image.slots.push(slot, GFP_KERNEL)?;
         image.devices.push(device, GFP_KERNEL)?;
@@ -136,17 +185,105 @@ pub(crate) fn mount<'a>(
         device.open(&sb, index.saturating_add(1))?;
     }
 
+    let super_block = volume.super_block()?;
+    for (nid, slot) in [
+        (super_block.metabox_nid(), &volume.metabox),
+        (super_block.packed_nid(), &volume.packed),
+    ] {
+        if let Some(nid) = nid {
+            slot.populate(inode::read(&sb, nid)?);
+        }
+    }
+    volume.xattr_prefixes.populate(read_xattr_prefixes(&sb)?);
+    if volume.options.acl() {
+        sb.set_posix_acl()?;
+    }
+
     let root = inode::get(&sb, root)?;
+    let volume: &Volume = sb.data();
     if !root.data().is_dir() {
         return Err(volume.corrupt(format_args!("root inode: not a directory")));
     }
     Ok((sb, root))
 }
 
+/// Copies bytes of metadata. May sleep.
+pub(crate) fn read_area(sb: &SuperBlock<Erofs>, area: Area, offset: u64, buf: &mut [u8]) -> Result {
+    let volume = sb.data();
+    let inode = match area {
+        Area::Primary => return volume.read_metadata(offset, buf),
+        Area::Metabox => volume.metabox.as_ref(),
+        Area::Packed => volume.packed.as_ref(),
+    };
+    let inode = inode.ok_or_else(|| volume.corrupt(format_args!("no inode for {area:?}")))?;
+    match offset.checked_add(u64_from(buf.len())) {
+        Some(end) if end <= inode.size => data::read_exact(sb, inode, offset, buf),
+        _ => Err(volume.corrupt(format_args!(
+            "inode {}: metadata at {offset} lies beyond its end",
+            inode.nid
+        ))),
+    }
+}
+
+fn read_xattr_prefixes(sb: &SuperBlock<Erofs>) -> Result<KVec<LongPrefix>> {
+    let volume = sb.data();
+    let mut records = LongPrefixes::new(volume.super_block()?);
+    let mut prefixes = KVec::new();
+    while let Some(prefix) = records
+        .next(|area, offset, bytes: &mut [u8]| read_area(sb, area, offset, bytes))
+        .map_err(|e| volume.read_error(format_args!("prefixes of attribute names"), e))?
+    {
+        prefixes.push(prefix, GFP_KERNEL)?;
+    }
+    Ok(prefixes)
+}
+
+/// What the devices of an image are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Cache,
+    Device,
+    File,
+}
+
+/// Opens the devices of an image.
+struct Opener<'a> {
+    registry: &'a Arc<Registry>,
+    kind: Kind,
+}
+
+impl Opener<'_> {
+    /// The device `name`: a blob, or a path. May sleep.
+    fn open(&self, mount: &CStr, options: &Options, name: &CStr) -> Result<Source> {
+        let file = match self.kind {
+            Kind::Cache => {
+                let blob = self.registry.open(mount, options.tag(), name)?;
+                return Ok(Source::Cache(blob));
+            }
+            Kind::Device => KFile::open_device(name),
+            Kind::File => KFile::open_image(name, erofs_disk::MAGIC),
+        };
+        let file = file.map_err(|e| {
+            pr_err!("({mount:?}): device {name:?} cannot be opened: {e:?}\n");
+            match e {
+                e if e == ENOTBLK => EINVAL,
+                e => e,
+            }
+        })?;
+        Ok(self.image(file, options, 0))
+    }
+
+    /// A device or image file that is open.
+    fn image(&self, file: KFile, options: &Options, offset: u64) -> Source {
+        let direct = self.kind == Kind::Device || options.direct();
+        Source::File(ImageFile::new(file, offset, direct))
+    }
+}
+
 impl Volume {
     /// Name of the mount in the log.
     pub(crate) fn name(&self) -> &CStr {
-        self.options.uuid().unwrap_or(c"?")
+        &self.name
     }
 
     /// The mount options.
@@ -183,14 +320,34 @@ impl Volume {
         }
     }
 
+    /// Says what the format crate found, or passes on why something could not be read.
+    pub(crate) fn read_error(&self, place: core::fmt::Arguments<'_>, e: ReadError<Error>) -> Error {
+        match e {
+            ReadError::Image(e) => self.disk_error(place, e),
+            ReadError::Read(e) => e,
+        }
+    }
+
+    /// The long prefixes of attribute names, in order.
+    pub(crate) fn xattr_prefixes(&self) -> &[LongPrefix] {
+        self.xattr_prefixes
+            .as_ref()
+            .map_or(&[], |prefixes| prefixes)
+    }
+
     /// The super block, once it is read.
     pub(crate) fn super_block(&self) -> Result<&erofs_disk::SuperBlock> {
         Ok(&self.image()?.super_block)
     }
 
-    /// The slots of the device table.
-    pub(crate) fn slots(&self) -> Result<&[DeviceSlot]> {
-        Ok(&self.image()?.slots)
+    /// Which device an address is on, and where.
+    pub(crate) fn place(&self, address: Address) -> Result<erofs_disk::Result<Place>> {
+        let image = self.image()?;
+        let find = match image.devices.is_empty() {
+            true => resolve_flat,
+            false => resolve,
+        };
+        Ok(find(&image.super_block, &image.slots, address))
     }
 
     /// The device `index`: 0 is the primary one, the others are in the order of the table.
@@ -201,19 +358,25 @@ impl Volume {
         }
     }
 
-    /// Copies bytes of the metadata. May sleep.
+    /// Copies bytes of the primary device's metadata. May sleep.
     pub(crate) fn read_metadata(&self, pos: u64, buf: &mut [u8]) -> Result {
         self.primary.read_exact(pos, buf)
     }
 
     /// Fails the reads that wait for the daemon, except from blobs that other mounts want to read.
     pub(crate) fn abort_reads(&self) {
-        self.primary.blob.abort_reads();
+        self.primary.source.abort_reads();
         if let Ok(image) = self.image() {
             for device in &image.devices {
-                device.blob.abort_reads();
+                device.source.abort_reads();
             }
         }
+    }
+
+    /// The image's label.
+    pub(crate) fn label(&self) -> &[u8] {
+        self.image()
+            .map_or(&[], |image| image.super_block.volume_name())
     }
 
     /// The numbers for statfs(2).
@@ -230,9 +393,11 @@ impl Volume {
         Statfs {
             block_size: sb.block_size(),
             blocks,
-            files: sb.inodes(),
+            // As many as there can be, of which the image has some: so the kernel's own module.
+            files: u64::MAX,
+            free_files: u64::MAX.saturating_sub(sb.inodes()),
             name_len: 255,
-            id: low ^ high,
+            id: (sb.uuid() != [0; 16]).then_some(low ^ high),
         }
     }
 
@@ -242,17 +407,21 @@ impl Volume {
 
     fn read_super_block(&self) -> Result<erofs_disk::SuperBlock> {
         let place = format_args!("super block");
-        if self.primary.blob.size() < SUPER_OFFSET + u64_from(SUPER_SIZE) {
+        if self.primary.source.size() < SUPER_OFFSET + u64_from(SUPER_SIZE) {
             return Err(self.corrupt(format_args!("{place}: the image ends before it")));
         }
         let unread = |e| {
             pr_err!("({:?}): {place} cannot be read: {e:?}\n", self.name());
             e
         };
-        let mut bytes = [0; SUPER_SIZE];
-        self.read_metadata(SUPER_OFFSET, &mut bytes)
-            .map_err(unread)?;
-        let sb = erofs_disk::SuperBlock::parse(&bytes).map_err(|e| self.disk_error(place, e))?;
+        let mut bytes = [0; SUPER_SIZE_MAX];
+        let there = self.primary.source.size().saturating_sub(SUPER_OFFSET);
+        let there = usize::try_from(there)
+            .unwrap_or(SUPER_SIZE_MAX)
+            .min(SUPER_SIZE_MAX);
+        let bytes = bytes.get_mut(..there).ok_or(EINVAL)?;
+        self.read_metadata(SUPER_OFFSET, bytes).map_err(unread)?;
+        let sb = erofs_disk::SuperBlock::parse(bytes).map_err(|e| self.disk_error(place, e))?;
 
         let range = sb.checksum_range();
         let len = range
@@ -260,7 +429,7 @@ impl Volume {
             .checked_sub(range.start)
             .filter(|len| *len <= CHECKSUM_MAX);
         let mut bytes = KVec::from_elem(0, usize::try_from(len.ok_or(EFSCORRUPTED)?)?, GFP_KERNEL)?;
-        if range.end > self.primary.blob.size() {
+        if range.end > self.primary.source.size() {
             return Err(self.corrupt(format_args!("{place}: the image ends within its block")));
         }
         self.read_metadata(range.start, &mut bytes)
@@ -289,13 +458,13 @@ impl Volume {
     fn check_size(&self, blob: &CStr, device: &Device, blocks: u64, image: &Image) -> Result {
         let want = blocks.checked_mul(u64::from(image.super_block.block_size()));
         match want {
-            Some(want) if want <= device.blob.size() => Ok(()),
+            Some(want) if want <= device.source.size() => Ok(()),
             _ => {
                 pr_err!(
                     "({:?}): blob {blob:?} is truncated: it has {} bytes, the image counts on \
                      {blocks} blocks of {} bytes\n",
                     self.name(),
-                    device.blob.size(),
+                    device.source.size(),
                     image.super_block.block_size()
                 );
                 Err(EFSCORRUPTED)

@@ -175,3 +175,14 @@ void vfs_helper_module_put(struct module *module)
 {
 	module_put(module);
 }
+
+void vfs_helper_super_set_uuid(struct super_block *sb, const u8 *uuid,
+			       unsigned int len)
+{
+	super_set_uuid(sb, uuid, len);
+}
+
+void vfs_helper_super_set_sysfs_name_id(struct super_block *sb)
+{
+	super_set_sysfs_name_id(sb);
+}

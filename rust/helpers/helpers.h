@@ -44,6 +44,10 @@ void vfs_helper_inode_unlock_shared(struct inode *inode);
 void vfs_helper_inode_lock(struct inode *inode);
 void vfs_helper_inode_unlock(struct inode *inode);
 
+void vfs_helper_super_set_uuid(struct super_block *sb, const u8 *uuid,
+			       unsigned int len);
+void vfs_helper_super_set_sysfs_name_id(struct super_block *sb);
+
 /* linux/fs_struct.h */
 bool vfs_helper_get_pwd(struct path *pwd);
 

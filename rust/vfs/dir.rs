@@ -8,8 +8,8 @@ use crate::{
     bindings,
     dentry::{Spliced, Unhashed},
     fs::FileSystem,
-    inode::INode,
-    to_errno,
+    inode::{self, INode},
+    ioctl, iomap, to_errno,
 };
 use core::marker::PhantomData;
 use kernel::{ffi, prelude::*};
@@ -18,6 +18,9 @@ use kernel::{ffi, prelude::*};
 pub trait Operations: Sized + 'static {
     /// The file system whose directories these are.
     type FileSystem: FileSystem;
+
+    /// Where a directory's bytes are, for `FS_IOC_FIEMAP`.
+    type Data: iomap::Operations<FileSystem = Self::FileSystem>;
 
     /// Looks up the name of `dentry` in `dir` and answers by splicing. May sleep.
     fn lookup(
@@ -125,13 +128,17 @@ struct Callbacks<O>(PhantomData<O>);
 impl<O: Operations> Callbacks<O> {
     const INODE: bindings::inode_operations = bindings::inode_operations {
         lookup: Some(Self::lookup),
-        ..pin_init::zeroed()
+        fiemap: Some(iomap::Callbacks::<O::Data>::fiemap),
+        ..inode::Callbacks::<O::FileSystem>::OTHER
     };
 
     const FILE: bindings::file_operations = bindings::file_operations {
         llseek: Some(bindings::generic_file_llseek),
         read: Some(bindings::generic_read_dir),
         iterate_shared: Some(Self::iterate_shared),
+        unlocked_ioctl: Some(ioctl::ioctl::<O::FileSystem>),
+        compat_ioctl: Some(ioctl::ioctl::<O::FileSystem>),
+        setlease: Some(bindings::generic_setlease),
         ..pin_init::zeroed()
     };
 

@@ -13,13 +13,15 @@
 use crate::{
     bindings,
     inode::{self, INode},
+    kfile::KFile,
     super_block::{self, SuperBlock},
     to_errno,
+    xattr::{self, Namespace},
 };
 use core::{marker::PhantomData, mem, ptr};
 use kernel::{
     container_of,
-    error::{from_result, to_result},
+    error::{from_result, to_result, VTABLE_DEFAULT_ERROR},
     ffi,
     module::this_module,
     prelude::*,
@@ -28,7 +30,17 @@ use kernel::{
     types::Opaque,
 };
 
-/// A read-only file system without a block device.
+/// Where the bytes of a volume are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// Where the file system knows: mount(2)'s source is of no interest.
+    Own,
+    /// On the block device, or else in the image file, that mount(2)'s source names. The volume
+    /// gets it by [`super_block::New::image`].
+    Source,
+}
+
+/// A read-only file system.
 #[vtable]
 pub trait FileSystem: Sized + Send + Sync + 'static {
     /// Name for mount(2).
@@ -54,6 +66,10 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     /// known, [`EINVAL`] for a bad value. May sleep.
     fn parse_option(options: &mut Self::Options, name: &CStr, value: Option<&CStr>) -> Result;
 
+    /// Where the bytes of a volume with these options are. [`EINVAL`] for options that do not go
+    /// together.
+    fn backing(options: &Self::Options) -> Result<Backing>;
+
     /// Mounts: attaches the data to the super block and returns the root directory. May sleep.
     fn fill_super<'a>(
         sb: super_block::New<'a, Self>,
@@ -66,6 +82,40 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
 
     /// The numbers for statfs(2).
     fn statfs(sb: &SuperBlock<Self>) -> Statfs;
+
+    /// The value of an extended attribute: fills the room that [`xattr::Value::room`] gives, and
+    /// returns the length in bytes. `name` is what follows the prefix of the name space; nothing
+    /// does with those of access control lists. May sleep.
+    ///
+    /// [`ENODATA`] when there is no such attribute, [`EOPNOTSUPP`] when there can be none.
+    fn get_xattr(
+        _inode: &INode<Self>,
+        _namespace: Namespace,
+        _name: &[u8],
+        _value: xattr::Value<'_>,
+    ) -> Result<usize> {
+        kernel::build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Adds the whole names of the extended attributes, those that
+    /// [`Namespace::is_listed`]. May sleep.
+    fn list_xattrs(_inode: &INode<Self>, _names: &mut xattr::Names<'_>) -> Result {
+        kernel::build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The inode with that number, which may come from a file handle and so be any number. May
+    /// sleep. Without this there are no file handles.
+    fn inode(_sb: &SuperBlock<Self>, _number: u64) -> Result<ARef<INode<Self>>> {
+        kernel::build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The directory that a directory is in. May sleep. For file handles.
+    fn parent(_dir: &INode<Self>) -> Result<ARef<INode<Self>>> {
+        kernel::build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The volume's label, without a NUL.
+    fn label(sb: &SuperBlock<Self>) -> &[u8];
 
     /// Writes the mount options as /proc/mounts shows them, see [`show_option`]. May sleep.
     fn show_options(sb: &SuperBlock<Self>, seq: &SeqFile);
@@ -82,8 +132,10 @@ pub struct Statfs {
     pub files: u64,
     /// Longest file name in bytes.
     pub name_len: u32,
-    /// Identifies the volume.
-    pub id: u64,
+    /// Identifies the volume. Without one, the number of the block device does, if there is one.
+    pub id: Option<u64>,
+    /// How many of the inodes are free.
+    pub free_files: u64,
 }
 
 /// Writes `,name=value` with the characters escaped that /proc/mounts uses itself.
@@ -135,6 +187,9 @@ impl<T: FileSystem> Registration<T> {
                         >(Context::<T>::init)
                     }),
                     kill_sb: Some(Self::kill_sb),
+                    fs_flags: crate::int(
+                        bindings::FS_REQUIRES_DEV | bindings::FS_ALLOW_IDMAP,
+                    ),
                     ..pin_init::zeroed()
                 };
                 // SAFETY: `slot` points at memory for the type, which stays in place because the
@@ -169,7 +224,10 @@ impl<T: FileSystem> Registration<T> {
             if !(*sb).s_root.is_null() {
                 T::unmount(SuperBlock::from_raw(sb));
             }
-            bindings::kill_anon_super(sb);
+            match (*sb).s_bdev.is_null() {
+                true => bindings::kill_anon_super(sb),
+                false => bindings::kill_block_super(sb),
+            }
         }
     }
 
@@ -203,8 +261,14 @@ impl<T: FileSystem> PinnedDrop for Registration<T> {
     }
 }
 
-/// C callbacks of a `struct fs_context`, whose `fs_private` owns a `KBox<T::Options>`.
+/// C callbacks of a `struct fs_context`, whose `fs_private` owns a `KBox<Private<T>>`.
 struct Context<T>(PhantomData<T>);
+
+struct Private<T: FileSystem> {
+    options: T::Options,
+    /// The image file, if the source is one.
+    image: Option<KFile>,
+}
 
 impl<T: FileSystem> Context<T> {
     const OPS: bindings::fs_context_operations = bindings::fs_context_operations {
@@ -220,10 +284,14 @@ impl<T: FileSystem> Context<T> {
     /// Only for `file_system_type::init_fs_context`: `fc` is valid and not in use yet.
     unsafe extern "C" fn init(fc: *mut bindings::fs_context) -> ffi::c_int {
         from_result(|| {
-            let options = KBox::new(T::Options::default(), GFP_KERNEL)?;
+            let private = Private::<T> {
+                options: T::Options::default(),
+                image: None,
+            };
+            let private = KBox::new(private, GFP_KERNEL)?;
             // SAFETY: By the safety requirement.
             unsafe {
-                (*fc).fs_private = KBox::into_raw(options).cast();
+                (*fc).fs_private = KBox::into_raw(private).cast();
                 (*fc).ops = &Self::OPS;
             }
             Ok(0)
@@ -233,9 +301,9 @@ impl<T: FileSystem> Context<T> {
     /// # Safety
     ///
     /// `fc` must have been set up by [`Self::init`] and be used by this task alone.
-    unsafe fn options<'a>(fc: *mut bindings::fs_context) -> &'a mut T::Options {
+    unsafe fn private<'a>(fc: *mut bindings::fs_context) -> &'a mut Private<T> {
         // SAFETY: `init` stored it there; the VFS serialises all use of a context.
-        unsafe { &mut *(*fc).fs_private.cast::<T::Options>() }
+        unsafe { &mut *(*fc).fs_private.cast::<Private<T>>() }
     }
 
     /// # Safety
@@ -243,7 +311,7 @@ impl<T: FileSystem> Context<T> {
     /// Only for `fs_context_operations::free`, after [`Self::init`].
     unsafe extern "C" fn free(fc: *mut bindings::fs_context) {
         // SAFETY: The VFS frees a context once; `init` stored the box there.
-        drop(unsafe { KBox::from_raw((*fc).fs_private.cast::<T::Options>()) });
+        drop(unsafe { KBox::from_raw((*fc).fs_private.cast::<Private<T>>()) });
     }
 
     /// # Safety
@@ -255,7 +323,7 @@ impl<T: FileSystem> Context<T> {
     ) -> ffi::c_int {
         from_result(|| {
             // SAFETY: The VFS gives valid pointers, and a NUL-terminated key.
-            let (options, param) = unsafe { (Self::options(fc), &*param) };
+            let (private, param) = unsafe { (Self::private(fc), &*param) };
             // SAFETY: As above.
             let name = unsafe { CStr::from_char_ptr(param.key) };
             let value = match param.type_() {
@@ -268,7 +336,7 @@ impl<T: FileSystem> Context<T> {
                 bindings::fs_value_type_fs_value_is_flag => None,
                 _ => return Err(ENOPARAM),
             };
-            T::parse_option(options, name, value)?;
+            T::parse_option(&mut private.options, name, value)?;
             Ok(0)
         })
     }
@@ -277,23 +345,46 @@ impl<T: FileSystem> Context<T> {
     ///
     /// Only for `fs_context_operations::get_tree`: `fc` is valid and used by this task alone.
     unsafe extern "C" fn get_tree(fc: *mut bindings::fs_context) -> ffi::c_int {
-        // SAFETY: The VFS gives a context with the options parsed.
-        unsafe { bindings::get_tree_nodev(fc, Some(Self::fill_super)) }
+        // SAFETY: The VFS gives a context with the options parsed, and a source that is null or
+        // NUL-terminated.
+        unsafe {
+            let private = Self::private(fc);
+            let backing = match T::backing(&private.options) {
+                Ok(backing) => backing,
+                Err(e) => return e.to_errno(),
+            };
+            if backing == Backing::Source {
+                let quiet = bindings::GET_TREE_BDEV_QUIET_LOOKUP;
+                let result = bindings::get_tree_bdev_flags(fc, Some(Self::fill_super), quiet);
+                if result != ENOTBLK.to_errno() || (*fc).source.is_null() {
+                    return result;
+                }
+                match KFile::open_image(CStr::from_char_ptr((*fc).source), T::MAGIC) {
+                    Ok(image) => private.image = Some(image),
+                    Err(e) => return e.to_errno(),
+                }
+            }
+            bindings::get_tree_nodev(fc, Some(Self::fill_super))
+        }
     }
 
     /// # Safety
     ///
-    /// Only for `get_tree_nodev`: `sb` is new, `fc` was set up by [`Self::init`], and both are used
-    /// by this task alone.
+    /// Only for `get_tree_nodev` and `get_tree_bdev_flags`: `sb` is new, `fc` was set up by
+    /// [`Self::init`], and both are used by this task alone.
     unsafe extern "C" fn fill_super(
         sb: *mut bindings::super_block,
         fc: *mut bindings::fs_context,
     ) -> ffi::c_int {
-        // SAFETY: `get_tree_nodev` gives a new super block of our type and the context.
+        // SAFETY: The caller gives a new super block of our type and the context.
         let (new, options) = unsafe {
             (*sb).s_op = &super_block::Table::<T>::OPS;
             (*sb).s_magic = usize::try_from(T::MAGIC).unwrap_or(0);
-            (super_block::New::from_raw(sb), mem::take(Self::options(fc)))
+            let private = Self::private(fc);
+            let source = (*fc).source;
+            let source = (!source.is_null()).then(|| CStr::from_char_ptr(source));
+            let new = super_block::New::from_raw(sb, source, private.image.take());
+            (new, mem::take(&mut private.options))
         };
         let result = T::fill_super(new, options).and_then(|(_filling, root)| {
             let root = ARef::into_raw(root);

@@ -7,7 +7,7 @@
 //!
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
-use crate::{bindings, dir, fs::FileSystem, iomap, super_block::SuperBlock};
+use crate::{bindings, dir, fs::FileSystem, iomap, super_block::SuperBlock, xattr};
 use core::{
     cell::UnsafeCell,
     marker::PhantomData,
@@ -205,8 +205,9 @@ impl<T: FileSystem> New<T> {
         unsafe {
             match params.kind {
                 Kind::File(table) if format == bindings::S_IFREG => {
-                    inode.__bindgen_anon_3.i_fop = &raw const bindings::generic_ro_fops;
-                    (*inode.i_mapping).a_ops = table.as_raw();
+                    inode.i_op = table.inode_operations();
+                    inode.__bindgen_anon_3.i_fop = table.file_operations();
+                    (*inode.i_mapping).a_ops = table.address_space_operations();
                     bindings::vfs_helper_mapping_set_large_folios(inode.i_mapping);
                 }
                 Kind::Directory(table) if format == bindings::S_IFDIR => {
@@ -215,7 +216,7 @@ impl<T: FileSystem> New<T> {
                 }
                 Kind::Symlink(mut target) if format == bindings::S_IFLNK => {
                     target.push(0, GFP_KERNEL)?;
-                    inode.i_op = &raw const bindings::simple_symlink_inode_operations;
+                    inode.i_op = &Callbacks::<T>::SYMLINK;
                     inode.__bindgen_anon_5.i_link = target.as_mut_ptr().cast();
                     link = target;
                 }
@@ -228,6 +229,7 @@ impl<T: FileSystem> New<T> {
                             | bindings::S_IFSOCK
                     ) =>
                 {
+                    inode.i_op = &Callbacks::<T>::OTHER;
                     bindings::init_special_inode(raw, params.mode, decode_dev(rdev));
                 }
                 _ => return Err(EINVAL),
@@ -262,6 +264,59 @@ impl<T: FileSystem> Drop for New<T> {
                 false => bindings::iput(self.inode.as_ptr()),
             }
         }
+    }
+}
+
+/// C callbacks of inodes.
+pub(crate) struct Callbacks<T>(PhantomData<T>);
+
+impl<T: FileSystem> Callbacks<T> {
+    /// For device nodes and the like; the others have this and more.
+    pub(crate) const OTHER: bindings::inode_operations = bindings::inode_operations {
+        getattr: Some(Self::getattr),
+        listxattr: if_some(T::HAS_LIST_XATTRS, xattr::Table::<T>::list),
+        get_inode_acl: if_some(T::HAS_GET_XATTR, xattr::Table::<T>::acl),
+        ..pin_init::zeroed()
+    };
+
+    const SYMLINK: bindings::inode_operations = bindings::inode_operations {
+        get_link: Some(bindings::simple_get_link),
+        ..Self::OTHER
+    };
+
+    /// No file can be changed, and none is compressed.
+    ///
+    /// # Safety
+    ///
+    /// Only for `inode_operations::getattr` of an inode of this file system.
+    unsafe extern "C" fn getattr(
+        idmap: *mut bindings::mnt_idmap,
+        path: *const bindings::path,
+        stat: *mut bindings::kstat,
+        request: bindings::u32_,
+        _: ffi::c_uint,
+    ) -> ffi::c_int {
+        // SAFETY: The VFS gives an inode of ours and room for the answer.
+        unsafe {
+            bindings::generic_fillattr(idmap, request, (*(*path).dentry).d_inode, stat);
+            let immutable = u64::from(bindings::STATX_ATTR_IMMUTABLE);
+            let compressed = u64::from(bindings::STATX_ATTR_COMPRESSED);
+            (*stat).attributes |= immutable;
+            (*stat).attributes_mask |= immutable | compressed;
+            // That there are no direct reads is told by alignments of zero.
+            if u32::from((*stat).mode) & bindings::S_IFMT == bindings::S_IFREG {
+                (*stat).result_mask |= request & bindings::STATX_DIOALIGN;
+            }
+        }
+        0
+    }
+}
+
+/// A callback that a table has on a condition.
+const fn if_some<F: Copy>(condition: bool, callback: F) -> Option<F> {
+    match condition {
+        true => Some(callback),
+        false => None,
     }
 }
 

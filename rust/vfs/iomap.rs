@@ -20,7 +20,9 @@ use core::{
 };
 use kernel::{error::from_result, ffi, prelude::*, sync::Arc};
 
+mod file;
 mod folio_read;
+mod from_file;
 
 use folio_read::Waiter;
 pub use folio_read::{FolioRead, FolioSpan};
@@ -72,20 +74,32 @@ struct Batch {
 
 /// The operations of a file inode, see [`table`].
 pub struct Table<T> {
-    aops: &'static bindings::address_space_operations,
+    address_space: &'static bindings::address_space_operations,
+    inode: &'static bindings::inode_operations,
+    file: &'static bindings::file_operations,
     _fs: PhantomData<T>,
 }
 
 impl<T> Table<T> {
-    pub(crate) fn as_raw(&self) -> *const bindings::address_space_operations {
-        self.aops
+    pub(crate) fn address_space_operations(&self) -> *const bindings::address_space_operations {
+        self.address_space
+    }
+
+    pub(crate) fn inode_operations(&self) -> *const bindings::inode_operations {
+        self.inode
+    }
+
+    pub(crate) fn file_operations(&self) -> *const bindings::file_operations {
+        self.file
     }
 }
 
 /// The table for files whose data `O` maps and reads.
 pub const fn table<O: Operations>() -> Table<O::FileSystem> {
     Table {
-        aops: &Callbacks::<O>::AOPS,
+        address_space: &Callbacks::<O>::ADDRESS_SPACE,
+        inode: &Callbacks::<O>::INODE,
+        file: &Callbacks::<O>::FILE,
         _fs: PhantomData,
     }
 }
@@ -93,10 +107,12 @@ pub const fn table<O: Operations>() -> Table<O::FileSystem> {
 /// `IOMAP_NULL_ADDR`: the mapping has no position on a device.
 const NULL_ADDR: u64 = u64::MAX;
 
-struct Callbacks<O>(PhantomData<O>);
+pub(crate) struct Callbacks<O>(PhantomData<O>);
 
 impl<O: Operations> Callbacks<O> {
-    const AOPS: bindings::address_space_operations = bindings::address_space_operations {
+    const ADDRESS_SPACE: bindings::address_space_operations = bindings::address_space_operations {
+        // So that files can be opened for direct reads, see `read_iter`.
+        direct_IO: Some(bindings::noop_direct_IO),
         read_folio: Some(Self::read_folio),
         readahead: Some(Self::readahead),
         release_folio: Some(bindings::iomap_release_folio),

@@ -10,7 +10,10 @@
 //! [`include/linux/file.h`](srctree/include/linux/file.h)
 
 use crate::{bindings, in_use::InUse, lockdep::Untracked, path::Path};
-use core::{cell::UnsafeCell, ptr::NonNull};
+use core::{
+    cell::UnsafeCell,
+    ptr::{self, NonNull},
+};
 use kernel::{
     container_of,
     cred::Credential,
@@ -88,7 +91,7 @@ struct DirectRead<R> {
     queue: &'static Queue,
     errno: Atomic<i32>,
     file: KFile,
-    known: WriteErrors,
+    known: Option<WriteErrors>,
     // Taken once, by whoever completes the read.
     target: UnsafeCell<Option<R>>,
 }
@@ -134,6 +137,57 @@ impl KFile {
         Ok(file)
     }
 
+    /// Opens the image file `path` for reading, with the rights of the current task. May sleep.
+    ///
+    /// [`ENOTBLK`] when it is not a regular file, or is on a file system that itself reads from
+    /// another: an overlay, or a volume with the magic number `own` that is not on a block device.
+    /// Reading through many of those would need more stack than there is. As open(2) otherwise.
+    pub fn open_image(path: &CStr, own: u32) -> Result<Self> {
+        let flags = crate::int(bindings::O_RDONLY | bindings::O_LARGEFILE);
+        // SAFETY: The name is NUL-terminated.
+        let file = unsafe { bindings::filp_open(path.as_char_ptr(), flags, 0) };
+        let file = NonNull::new(from_err_ptr(file)?.cast::<File>()).ok_or(EIO)?;
+        // SAFETY: As in `open`.
+        let file = Self(unsafe { ARef::from_raw(file) });
+        // SAFETY: An open file has an inode on a super block, and a mapping with operations.
+        let suits = unsafe {
+            let inode = (*file.0.as_ptr()).f_inode;
+            let sb = (*inode).i_sb;
+            let stacks = (*sb).s_stack_depth != 0
+                || ((*sb).s_bdev.is_null() && u32::try_from((*sb).s_magic) == Ok(own));
+            let regular = u32::from((*inode).i_mode) & bindings::S_IFMT == bindings::S_IFREG;
+            let operations = (*(*file.0.as_ptr()).f_mapping).a_ops;
+            regular && !stacks && (*operations).read_folio.is_some()
+        };
+        match suits {
+            true => Ok(file),
+            false => Err(ENOTBLK),
+        }
+    }
+
+    /// Opens the block device `path` for reading, with the rights of the current task. May sleep.
+    ///
+    /// [`ENOTBLK`] when it is none; as open(2) otherwise.
+    pub fn open_device(path: &CStr) -> Result<Self> {
+        // SAFETY: The name is NUL-terminated. Without a holder others can open it, too.
+        let file = unsafe {
+            bindings::bdev_file_open_by_path(
+                path.as_char_ptr(),
+                bindings::VFS_CONST_BLK_OPEN_READ,
+                ptr::null_mut(),
+                ptr::null(),
+            )
+        };
+        let file = NonNull::new(from_err_ptr(file)?.cast::<File>()).ok_or(EIO)?;
+        // SAFETY: As in `open`. A device is closed with the last reference to its file.
+        Ok(Self(unsafe { ARef::from_raw(file) }))
+    }
+
+    /// A block device that is open already.
+    pub(crate) fn of_device(file: &File) -> Self {
+        Self(file.into())
+    }
+
     /// Makes a file without a name on the file system of the directory `path`, with mode 0600. May
     /// sleep.
     pub fn temporary(path: &Path, cred: &Credential) -> Result<Self> {
@@ -169,6 +223,11 @@ impl KFile {
         // SAFETY: An open file has an inode.
         let size = unsafe { bindings::vfs_helper_i_size_read((*self.0.as_ptr()).f_inode) };
         u64::try_from(size).unwrap_or(0)
+    }
+
+    /// The rights that the file was opened with.
+    pub fn cred(&self) -> &Credential {
+        self.0.cred()
     }
 
     /// Whether the file system can read this file past its page cache.
@@ -381,22 +440,24 @@ impl KFile {
     /// task is being killed: then the read goes on from `queue`, since whoever waits for it has
     /// nothing to do with that. May sleep.
     ///
-    /// [`EIO`] when writing the file to the disk has failed since `known`. What the read itself
-    /// brings into the page cache is dropped again.
+    /// With `known`, it is [`EIO`] when writing the file to the disk has failed since then, and what
+    /// the read itself brings into the page cache is dropped again. Without, it is a read like any
+    /// other.
     pub fn read_buffered<R: ReadTarget>(
         &self,
         pos: u64,
-        known: WriteErrors,
+        known: Option<WriteErrors>,
         mut target: R,
         queue: &Queue,
     ) {
         let mut done = 0;
-        match self.read_on(pos, &mut done, &mut target) {
+        let flags = known.map_or(0, |_| bindings::VFS_CONST_IOCB_DONTCACHE);
+        match self.read_on(pos, flags, &mut done, &mut target) {
             Err(e) if e == EINTR => {
                 let file = Self(self.0.clone());
                 // Without memory the target is dropped, which is told so by that.
                 let _ = queue.try_spawn(GFP_KERNEL, move || {
-                    let result = file.read_on(pos, &mut done, &mut target);
+                    let result = file.read_on(pos, flags, &mut done, &mut target);
                     target.complete(file.unless_write_failed(known, result));
                 });
             }
@@ -404,16 +465,26 @@ impl KFile {
         }
     }
 
-    fn unless_write_failed(&self, known: WriteErrors, result: Result<usize>) -> Result<usize> {
-        match result {
-            Ok(_) if self.write_failed(known) => Err(EIO),
-            result => result,
+    fn unless_write_failed(
+        &self,
+        known: Option<WriteErrors>,
+        result: Result<usize>,
+    ) -> Result<usize> {
+        match (result, known) {
+            (Ok(_), Some(known)) if self.write_failed(known) => Err(EIO),
+            (result, _) => result,
         }
     }
 
     /// Reads what is left after `done` bytes of those from `pos` on; returns how many there are in
     /// all.
-    fn read_on<R: ReadTarget>(&self, pos: u64, done: &mut u64, target: &mut R) -> Result<usize> {
+    fn read_on<R: ReadTarget>(
+        &self,
+        pos: u64,
+        flags: i32,
+        done: &mut u64,
+        target: &mut R,
+    ) -> Result<usize> {
         let pos = i64::try_from(pos).map_err(|_| EINVAL)?;
         let _untracked = Untracked::new();
         // A buffered read may stop early, at the end of a folio for instance.
@@ -423,12 +494,7 @@ impl KFile {
             // SAFETY: The kiocb lives on the stack and is without a completion callback, so the
             // read is over when the call returns. The iterator is valid by the trait's contract.
             let n = unsafe {
-                bindings::vfs_helper_init_kiocb(
-                    &mut iocb,
-                    self.0.as_ptr(),
-                    at,
-                    bindings::VFS_CONST_IOCB_DONTCACHE,
-                );
+                bindings::vfs_helper_init_kiocb(&mut iocb, self.0.as_ptr(), at, flags);
                 if bindings::vfs_helper_iov_iter_count(target.iter()) == 0 {
                     break;
                 }
@@ -455,7 +521,7 @@ impl KFile {
     pub fn read_direct<R: ReadTarget>(
         &self,
         pos: u64,
-        known: WriteErrors,
+        known: Option<WriteErrors>,
         target: R,
         queue: &'static Queue,
     ) -> Result<(), (Error, R)> {

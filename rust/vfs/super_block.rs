@@ -5,17 +5,21 @@
 //! C header: [`include/linux/fs/super_types.h`](srctree/include/linux/fs/super_types.h)
 
 use crate::{
-    bindings,
+    bindings, export,
     fs::{FileSystem, Registration},
     inode::INode,
+    kfile::KFile,
+    xattr,
 };
 use core::{marker::PhantomData, mem, ops::Deref, ptr};
 use kernel::{
     error::to_result,
     ffi,
+    fs::File,
     page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
     seq_file::SeqFile,
+    str::CString,
     sync::Arc,
     types::Opaque,
 };
@@ -53,47 +57,112 @@ impl<T: FileSystem> SuperBlock<T> {
 
 /// A super block that has nothing attached yet.
 #[must_use]
-pub struct New<'a, T: FileSystem>(*mut bindings::super_block, PhantomData<(&'a (), T)>);
+pub struct New<'a, T: FileSystem> {
+    sb: *mut bindings::super_block,
+    source: Option<&'a CStr>,
+    image: Option<KFile>,
+    _life: PhantomData<(&'a (), T)>,
+}
 
 impl<'a, T: FileSystem> New<'a, T> {
     /// # Safety
     ///
     /// `sb` must be a new super block that is used by this task alone for the length of `'a`.
-    pub(crate) unsafe fn from_raw(sb: *mut bindings::super_block) -> Self {
-        Self(sb, PhantomData)
+    pub(crate) unsafe fn from_raw(
+        sb: *mut bindings::super_block,
+        source: Option<&'a CStr>,
+        image: Option<KFile>,
+    ) -> Self {
+        Self {
+            sb,
+            source,
+            image,
+            _life: PhantomData,
+        }
+    }
+
+    /// What mount(2) calls the source.
+    pub fn source(&self) -> Option<&'a CStr> {
+        self.source
+    }
+
+    /// Whether the source is a block device.
+    pub fn is_on_device(&self) -> bool {
+        // SAFETY: By the constructor's promise the super block is ours.
+        unsafe { !(*self.sb).s_bdev.is_null() }
+    }
+
+    /// The block device or image file that is mounted. [`EINVAL`] with [`Backing::Own`], and the
+    /// second time.
+    ///
+    /// [`Backing::Own`]: crate::fs::Backing::Own
+    pub fn image(&mut self) -> Result<KFile> {
+        // SAFETY: By the constructor's promise the super block is ours. The file of its device, if
+        // it has one, is open as long as it lives.
+        let device = unsafe { (*self.sb).s_bdev_file.cast::<File>().as_ref() };
+        match device {
+            Some(file) => Ok(KFile::of_device(file)),
+            None => self.image.take().ok_or(EINVAL),
+        }
     }
 
     /// What all mounts of the file system share.
     pub fn context(&self) -> &Arc<T::Context> {
         // SAFETY: The super block is of our type.
-        unsafe { Registration::<T>::context(self.0) }
+        unsafe { Registration::<T>::context(self.sb) }
     }
 
     /// Attaches the data. The volume is read-only, has times of nanoseconds, files up to the largest
     /// size that the kernel knows, and for now blocks of a page.
     pub fn attach(self, data: T::Data) -> Result<Filling<'a, T>> {
-        let rdonly = usize::try_from(bindings::VFS_CONST_SB_RDONLY)?;
-        // Without a backing device of its own, a super block has no readahead.
+        let flags =
+            usize::try_from(bindings::VFS_CONST_SB_RDONLY | bindings::VFS_CONST_SB_NOATIME)?;
+        // Without a backing device of its own, a super block has no readahead. A block device has
+        // one.
         // SAFETY: By the constructor's promise the super block is ours.
-        to_result(unsafe { bindings::super_setup_bdi(self.0) })?;
-        // SAFETY: As above, and the device was just made.
-        unsafe { (*(*self.0).s_bdi).io_pages = READ_PAGES_MAX };
+        unsafe {
+            if (*self.sb).s_bdev.is_null() {
+                to_result(bindings::super_setup_bdi(self.sb))?;
+                (*(*self.sb).s_bdi).io_pages = READ_PAGES_MAX;
+            }
+        }
         let page_bits = u8::try_from(PAGE_SHIFT)?;
         let data = KBox::new(data, GFP_KERNEL)?;
         // SAFETY: By the constructor's promise the super block is ours.
         let sb = unsafe {
-            let sb = &mut *self.0;
+            let sb = &mut *self.sb;
             sb.s_fs_info = KBox::into_raw(data).cast();
-            sb.s_flags |= rdonly;
+            sb.s_flags |= flags;
+            if T::HAS_INODE {
+                sb.s_export_op = ptr::from_ref(&export::Table::<T>::OPS).cast();
+            }
+            if T::HAS_GET_XATTR {
+                sb.s_xattr = xattr::Table::<T>::HANDLERS.as_ptr();
+            }
             sb.s_maxbytes = i64::MAX;
             // Until the volume says otherwise; the inodes that it is read through need one.
             sb.s_blocksize_bits = page_bits;
             sb.s_blocksize = PAGE_SIZE;
             sb.s_time_gran = 1;
+            if sb.s_bdev.is_null() {
+                name_by_device(sb);
+            }
+            bindings::vfs_helper_super_set_sysfs_name_id(self.sb);
             // INVARIANT: The data was just attached.
-            SuperBlock::from_raw(self.0)
+            SuperBlock::from_raw(self.sb)
         };
         Ok(Filling { sb })
+    }
+}
+
+/// A super block that is not on a block device is known by its number.
+fn name_by_device(sb: &mut bindings::super_block) {
+    let (major, minor) = (sb.s_dev >> 20, sb.s_dev & 0xf_ffff);
+    let Ok(name) = CString::try_from_fmt(fmt!("{major}:{minor}")) else {
+        return;
+    };
+    for (slot, byte) in sb.s_id.iter_mut().zip(name.to_bytes_with_nul()) {
+        *slot = *byte;
     }
 }
 
@@ -108,6 +177,20 @@ pub struct Filling<'a, T: FileSystem> {
 }
 
 impl<T: FileSystem> Filling<'_, T> {
+    /// Sets the UUID of the volume.
+    pub fn set_uuid(&mut self, uuid: [u8; 16]) {
+        // SAFETY: Nobody else uses the super block yet; a UUID has so many bytes.
+        unsafe { bindings::vfs_helper_super_set_uuid(self.sb.as_raw(), uuid.as_ptr(), 16) };
+    }
+
+    /// Access control lists are heeded.
+    pub fn set_posix_acl(&mut self) -> Result {
+        let flag = usize::try_from(bindings::VFS_CONST_SB_POSIXACL)?;
+        // SAFETY: Nobody else uses the super block yet.
+        unsafe { (*self.sb.as_raw()).s_flags |= flag };
+        Ok(())
+    }
+
     /// Sets the block size to `1 << bits` bytes.
     pub fn set_block_bits(&mut self, bits: u8) {
         // SAFETY: Nobody else uses the super block yet.
@@ -211,8 +294,18 @@ impl<T: FileSystem> Table<T> {
         out.f_frsize = isize::try_from(statfs.block_size).unwrap_or(0);
         out.f_blocks = statfs.blocks;
         out.f_files = statfs.files;
+        out.f_ffree = statfs.free_files;
         out.f_namelen = isize::try_from(statfs.name_len).unwrap_or(0);
-        let [a, b, c, d, e, f, g, h] = statfs.id.to_le_bytes();
+        // SAFETY: As above.
+        let id = unsafe {
+            let sb = (*dentry).d_sb;
+            match statfs.id {
+                Some(id) => id,
+                None if (*sb).s_bdev.is_null() => 0,
+                None => bindings::vfs_helper_huge_encode_dev((*sb).s_dev),
+            }
+        };
+        let [a, b, c, d, e, f, g, h] = id.to_le_bytes();
         out.f_fsid.val = [
             i32::from_le_bytes([a, b, c, d]),
             i32::from_le_bytes([e, f, g, h]),

@@ -27,9 +27,11 @@ pub mod cred;
 pub mod debugfs;
 pub mod dentry;
 pub mod dir;
+mod export;
 pub mod fs;
 pub mod in_use;
 pub mod inode;
+mod ioctl;
 pub mod iomap;
 pub mod kfile;
 mod lockdep;
@@ -41,6 +43,7 @@ pub mod poll;
 pub mod super_block;
 pub mod sync;
 pub mod workqueue;
+pub mod xattr;
 
 /// Widens a `usize` for arithmetic on file offsets. Lossless: the kernel has no wider pointers.
 #[inline]

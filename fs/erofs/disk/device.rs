@@ -150,3 +150,45 @@ pub fn resolve(super_block: &SuperBlock, slots: &[DeviceSlot], address: Address)
         len,
     })
 }
+
+/// The same for an image whose devices were all put together into the primary one, each where the
+/// table says that its place in the unified address space is.
+///
+/// # Errors
+///
+/// The device does not exist, has no place in there, or ends before the address.
+pub fn resolve_flat(
+    super_block: &SuperBlock,
+    slots: &[DeviceSlot],
+    address: Address,
+) -> Result<Place> {
+    const BEYOND: Error = Error::Corrupt("block address: beyond its device");
+
+    if address.device == 0 {
+        return match u64::MAX.checked_sub(address.start) {
+            None | Some(0) => Err(BEYOND),
+            Some(len) => Ok(Place {
+                device: 0,
+                start: address.start,
+                len,
+            }),
+        };
+    }
+    let place = resolve(super_block, slots, address)?;
+    let slot = address
+        .device
+        .checked_sub(1)
+        .and_then(|index| slots.get(usize::from(index)));
+    let mapped = slot
+        .and_then(DeviceSlot::mapped)
+        .ok_or(Error::Corrupt("device table: no place for a device"))?;
+    let start = mapped
+        .checked_shl(super_block.block_bits())
+        .and_then(|mapped| mapped.checked_add(place.start))
+        .ok_or(BEYOND)?;
+    Ok(Place {
+        device: 0,
+        start,
+        len: place.len,
+    })
+}

@@ -50,7 +50,7 @@ mod xxh32;
 
 pub use area::Area;
 pub use chunk::{ChunkEntry, ChunkMap};
-pub use device::{resolve, Address, DeviceSlot, Place, DEVICE_SLOT_SIZE};
+pub use device::{resolve, resolve_flat, Address, DeviceSlot, Place, DEVICE_SLOT_SIZE};
 pub use dirent::{BlockSearch, DirBlock, DirEntry, Search, Step, NAME_MAX};
 pub use error::{Error, ReadError, Result};
 pub use inode::{device_number, Inode, Layout, EXTENDED_INODE_SIZE};

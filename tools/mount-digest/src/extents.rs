@@ -12,7 +12,7 @@ use crate::content;
 use crate::group::{Group, Groups};
 use crate::output::{Error, Output, Value};
 use crate::status;
-use crate::sys::{self, EXTENT_LAST, FIEMAP_XATTR};
+use crate::sys::{self, Extent, EXTENT_LAST, FIEMAP_XATTR};
 
 pub(crate) fn print<W: Write>(
     groups: Groups,
@@ -89,17 +89,19 @@ fn print_extents<W: Write>(groups: Groups, fd: BorrowedFd<'_>, out: &mut Output<
         out.line(
             "extents",
             format_args!(
-                "count={} of-xattrs={}",
-                Value(sys::fiemap(fd, 0, 0, true).map(|(mapped, _)| mapped)),
+                "of-xattrs={}",
                 Value(sys::fiemap(fd, 0, FIEMAP_XATTR, true).map(|(mapped, _)| mapped))
             ),
         )?;
     }
     let mut start = 0;
+    // Where one ends and the next one like it begins is the file system's to choose.
+    let mut merged: Option<Extent> = None;
     loop {
         let extents = match sys::fiemap(fd, start, 0, false) {
             Ok((_, extents)) => extents,
             Err(errno) => {
+                print_extent(groups, merged, out)?;
                 if groups.has(Group::Fiemap) {
                     out.line("extent", format_args!("{}", Error(errno)))?;
                 }
@@ -107,14 +109,14 @@ fn print_extents<W: Write>(groups: Groups, fd: BorrowedFd<'_>, out: &mut Output<
             }
         };
         for extent in &extents {
-            if groups.has(Group::Fiemap) {
-                out.line(
-                    "extent",
-                    format_args!(
-                        "{}+{} flags={:#x}",
-                        extent.logical, extent.length, extent.flags
-                    ),
-                )?;
+            match &mut merged {
+                Some(before) if before.goes_on_with(extent) => {
+                    before.length += extent.length;
+                    before.flags = extent.flags;
+                }
+                before => {
+                    print_extent(groups, before.replace(*extent), out)?;
+                }
             }
             if groups.has(Group::Physical) {
                 out.line(
@@ -127,7 +129,31 @@ fn print_extents<W: Write>(groups: Groups, fd: BorrowedFd<'_>, out: &mut Output<
             Some(last) if last.flags & EXTENT_LAST == 0 && last.logical + last.length > start => {
                 start = last.logical + last.length;
             }
-            _ => return Ok(()),
+            _ => return print_extent(groups, merged, out),
         }
+    }
+}
+
+fn print_extent<W: Write>(
+    groups: Groups,
+    extent: Option<Extent>,
+    out: &mut Output<W>,
+) -> Result<()> {
+    match extent {
+        Some(extent) if groups.has(Group::Fiemap) => out.line(
+            "extent",
+            format_args!(
+                "{}+{} flags={:#x}",
+                extent.logical, extent.length, extent.flags
+            ),
+        ),
+        _ => Ok(()),
+    }
+}
+
+impl Extent {
+    fn goes_on_with(&self, next: &Self) -> bool {
+        self.logical + self.length == next.logical
+            && self.flags & !EXTENT_LAST == next.flags & !EXTENT_LAST
     }
 }

@@ -91,6 +91,7 @@ pub(crate) fn fibmap(fd: BorrowedFd<'_>, index: u32) -> Result<u32, Errno> {
 }
 
 /// An extent of a file.
+#[derive(Clone, Copy)]
 pub(crate) struct Extent {
     pub(crate) logical: u64,
     pub(crate) physical: u64,

@@ -82,7 +82,7 @@ image="$plain,device=data,uuid"
 
 # --- options -----------------------------------------------------------------
 
-refuses "no uuid=" EOPNOTSUPP 'no uuid= option' "$plain"
+refuses "tag= without uuid=" EINVAL 'needs uuid=' "$plain"
 refuses "an option that is not known" EINVAL "nonsense" "uuid=good.img,nonsense"
 refuses "an empty uuid=" EINVAL 'uuid.*needs a value' "uuid="
 refuses "uuid= twice" EINVAL 'uuid.*given twice' "uuid=a,uuid=b"

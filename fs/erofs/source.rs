@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where the bytes of a device are: in the cache, on a block device, or in an image file.
+
+use crate::blobs::Blob;
+use kernel::prelude::*;
+use vfs::{
+    iomap::FolioRead,
+    kfile::KFile,
+    workqueue::{StartedQueue, StaticQueue},
+};
+
+/// What a device of an image is.
+pub(crate) enum Source {
+    /// A blob of the cache.
+    Cache(Blob),
+    /// A block device or an image file.
+    File(ImageFile),
+}
+
+/// A block device or an image file.
+pub(crate) struct ImageFile {
+    file: KFile,
+    /// Where the image begins, in bytes.
+    offset: u64,
+    /// Whether it is read past its page cache.
+    direct: bool,
+}
+
+impl ImageFile {
+    pub(crate) fn new(file: KFile, offset: u64, direct: bool) -> Self {
+        Self {
+            file,
+            offset,
+            direct,
+        }
+    }
+}
+
+static QUEUE: StaticQueue = StaticQueue::new();
+
+/// Starts the queue that failed reads are completed on. The module keeps what is returned and drops
+/// it after the last mount.
+pub(crate) fn start_queue() -> Result<StartedQueue> {
+    QUEUE.start(c"erofs")
+}
+
+impl Source {
+    /// Size in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        match self {
+            Self::Cache(blob) => blob.size(),
+            Self::File(image) => image.file.size().saturating_sub(image.offset),
+        }
+    }
+
+    /// Reads from `start` into the folios, and completes them in any case. May sleep.
+    pub(crate) fn read(&self, start: u64, folios: FolioRead) {
+        match self {
+            Self::Cache(blob) => blob.cookie().read(start, folios),
+            Self::File(image) => {
+                // What is beyond any file is dropped, which fails it.
+                if let Some(pos) = start.checked_add(image.offset) {
+                    folios.read_from(&image.file, pos, image.direct, QUEUE.get());
+                }
+            }
+        }
+    }
+
+    /// Fails the reads that wait for the daemon, except if other mounts want to read the same.
+    pub(crate) fn abort_reads(&self) {
+        match self {
+            Self::Cache(blob) => blob.abort_reads(),
+            // The disk answers.
+            Self::File(_) => {}
+        }
+    }
+}
