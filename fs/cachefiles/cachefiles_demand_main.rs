@@ -18,6 +18,7 @@ use kernel::sync::Arc;
 use vfs::{chardev, workqueue::StartedQueue};
 
 mod behind;
+mod block_maps;
 mod cache;
 mod debug;
 mod device;

@@ -94,9 +94,10 @@ mod tests {
             (222, 0x5bd1_1dbd, 0x5880_3c5f),
         ] {
             let data = test_data();
-            let data = data.get(..len).expect("there is more");
-            assert_eq!(xxh32(0, data), without_seed, "{len} bytes");
-            assert_eq!(xxh32(SEED, data), with_seed, "{len} bytes");
+            let hashes = data
+                .get(..len)
+                .map(|data| (xxh32(0, data), xxh32(SEED, data)));
+            assert_eq!(hashes, Some((without_seed, with_seed)), "{len} bytes");
         }
     }
 
