@@ -3,12 +3,12 @@
 //! Where the bytes of a file are, and how they get into its page cache.
 
 use crate::{inode::Node, volume, Erofs};
-use erofs_disk::{Address, Inode, Layout, Place};
+use erofs_disk::{Address, Area, Inode, Layout, Place};
 use kernel::prelude::*;
 use netfs_split::{File, Map, Slice, Slices, Source, SplitError};
 use vfs::{
     inode::INode,
-    iomap::{self, FolioRead, Mapping},
+    iomap::{self, FolioRead, Location, Mapping},
     super_block::SuperBlock,
     u64_from,
 };
@@ -154,6 +154,25 @@ impl core::fmt::Display for Reason<'_> {
     }
 }
 
+/// Begins to read what a file has from `pos` on, past its own page cache, as long as it lies in one
+/// piece. May sleep.
+pub(crate) fn read_ahead(sb: &SuperBlock<Erofs>, inode: &Inode, pos: u64, len: u64) {
+    // What is wrong is said by whoever reads it.
+    let slice = FileMap { sb, inode }.extent(pos);
+    if let Ok(Slice {
+        pos: begin,
+        len: there,
+        source: Source::Blob { blob, start },
+    }) = slice
+    {
+        let skip = pos.saturating_sub(begin);
+        let len = len.min(there.saturating_sub(skip));
+        if let Ok(device) = sb.data().device(usize::from(blob)) {
+            device.read_ahead(start.saturating_add(skip), len);
+        }
+    }
+}
+
 /// Copies bytes of a file past its own page cache, for what is metadata itself. May sleep.
 pub(crate) fn read_exact(
     sb: &SuperBlock<Erofs>,
@@ -212,9 +231,11 @@ impl iomap::Operations for Data {
         Ok(match slice.source {
             Source::Zero => Mapping::Hole { len: slice.len },
             Source::Inline { start } => {
-                let mut data = KVec::from_elem(0, usize::try_from(slice.len)?, GFP_KERNEL)?;
+                let mut data = iomap::inline_room(usize::try_from(slice.len)?)?;
                 volume::read_area(inode.super_block(), disk.area, start, &mut data)?;
-                Mapping::Inline { data }
+                // What is in another inode is on no device by itself.
+                let place = (disk.area == Area::Primary).then_some((0, start));
+                Mapping::Inline { data, place }
             }
             // At the end of the file the page cache asks for the whole block, and zeroes what is
             // behind the end.
@@ -227,6 +248,15 @@ impl iomap::Operations for Data {
                     .ok_or(EFSCORRUPTED)?,
             },
         })
+    }
+
+    fn location(inode: &INode<Erofs>, device: usize) -> Result<Location<'_>> {
+        Ok(inode
+            .super_block()
+            .data()
+            .device(device)?
+            .source()
+            .location())
     }
 
     fn read(inode: &INode<Erofs>, device: usize, start: u64, read: FolioRead) {

@@ -36,13 +36,20 @@ impl dir::Operations for Directory {
         let disk = dir.data().disk()?;
         let volume = dir.super_block().data();
         let corrupt = |e| volume.disk_error(format_args!("directory {}", disk.nid), e);
-        let block_size = u64::from(volume.super_block()?.block_size());
+        let super_block = volume.super_block()?;
+        let block_size = u64::from(super_block.block_size());
         let mut blocks = Blocks::new(dir, disk)?;
+        let window = u64::from(volume.dir_ra_bytes());
+        let mut asked = 0;
         // A cookie is the offset of an entry in the directory.
         while emitter.position() < disk.size {
             let position = emitter.position();
             let index = position.checked_div(block_size).ok_or(EINVAL)?;
             let start = index.checked_mul(block_size).ok_or(EINVAL)?;
+            if start >= asked {
+                data::read_ahead(dir.super_block(), disk, start, window);
+                asked = start.saturating_add(window.max(block_size));
+            }
             let block = DirBlock::new(blocks.read(index)?).map_err(corrupt)?;
             // A cookie that was not ours goes to the entry at or after it.
             let first = position.saturating_sub(start).div_ceil(ENTRY_SIZE);
@@ -50,7 +57,8 @@ impl dir::Operations for Directory {
                 let entry = block.get(at).ok_or(EINVAL)?.map_err(corrupt)?;
                 let offset = vfs::u64_from(at).saturating_mul(ENTRY_SIZE);
                 emitter.set_position(start.saturating_add(offset));
-                if !emitter.emit(entry.name, entry.nid, entry_type(entry.file_type)) {
+                let number = super_block.inode_number(entry.nid);
+                if !emitter.emit(entry.name, number, entry_type(entry.file_type)) {
                     return Ok(());
                 }
             }
@@ -61,7 +69,8 @@ impl dir::Operations for Directory {
             );
         }
         if disk.dot_omitted && emitter.position() == disk.size {
-            if emitter.emit(b".", disk.nid, EntryType::Directory) {
+            let number = super_block.inode_number(disk.nid);
+            if emitter.emit(b".", number, EntryType::Directory) {
                 emitter.set_position(disk.size.saturating_add(1));
             }
         }

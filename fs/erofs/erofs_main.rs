@@ -18,7 +18,7 @@ use kernel::{
     sync::{aref::ARef, Arc},
 };
 use vfs::{
-    fs::{self, Backing, FileSystem, Statfs},
+    fs::{self, Backing, FileSystem, Reconfigured, Statfs},
     inode::INode,
     super_block::{Filling, New, SuperBlock},
     workqueue::StartedQueue,
@@ -31,6 +31,7 @@ mod dir;
 mod inode;
 mod options;
 mod source;
+mod sysfs;
 mod volume;
 mod xattr;
 
@@ -53,13 +54,23 @@ struct ErofsModule {
 impl kernel::InPlaceModule for ErofsModule {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(|| {
-            let registry = Arc::pin_init(blobs::Registry::new(), GFP_KERNEL)?;
+            let shared = Shared {
+                registry: Arc::pin_init(blobs::Registry::new(), GFP_KERNEL)?,
+                sysfs: sysfs::Sysfs::new()?,
+            };
+            let shared = Arc::new(shared, GFP_KERNEL)?;
             Ok(try_pin_init!(Self {
                 _queue: source::start_queue()?,
-                _fs <- fs::Registration::new(registry),
+                _fs <- fs::Registration::new(shared),
             }? Error))
         })
     }
+}
+
+/// What all mounts share.
+pub(crate) struct Shared {
+    registry: Arc<blobs::Registry>,
+    sysfs: sysfs::Sysfs,
 }
 
 /// The file system type.
@@ -69,7 +80,7 @@ pub(crate) struct Erofs;
 impl FileSystem for Erofs {
     const NAME: &'static CStr = c"erofs";
     const MAGIC: u32 = erofs_disk::MAGIC;
-    type Context = blobs::Registry;
+    type Context = Shared;
     type Options = options::Options;
     type Data = volume::Volume;
     type INodeData = inode::Node;
@@ -79,6 +90,7 @@ impl FileSystem for Erofs {
     }
 
     fn backing(options: &options::Options) -> Result<Backing> {
+        options.check_sharing()?;
         match options.uuid() {
             Some(_) if options.fsoffset() != 0 => {
                 pr_err!("fsoffset= is about a device or file, and does not go with uuid=\n");
@@ -91,6 +103,10 @@ impl FileSystem for Erofs {
             }
             None => Ok(Backing::Source),
         }
+    }
+
+    fn reconfigure(sb: &SuperBlock<Self>, options: options::Options) -> Result<Reconfigured> {
+        sb.data().reconfigure(options)
     }
 
     fn fill_super<'a>(
@@ -121,8 +137,12 @@ impl FileSystem for Erofs {
         xattr::list(inode, names)
     }
 
-    fn inode(sb: &SuperBlock<Self>, number: u64) -> Result<ARef<INode<Self>>> {
-        inode::get(sb, number)
+    fn handle(inode: &INode<Self>) -> u64 {
+        inode.data().nid()
+    }
+
+    fn find_by_handle(sb: &SuperBlock<Self>, nid: u64) -> Result<ARef<INode<Self>>> {
+        inode::get(sb, nid)
     }
 
     fn parent(dir: &INode<Self>) -> Result<ARef<INode<Self>>> {
@@ -134,6 +154,7 @@ impl FileSystem for Erofs {
     }
 
     fn show_options(sb: &SuperBlock<Self>, seq: &SeqFile) {
-        sb.data().options().show(seq);
+        let volume = sb.data();
+        volume.options().show(seq, volume.switches());
     }
 }

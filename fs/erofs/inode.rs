@@ -32,6 +32,11 @@ impl Node {
         }
     }
 
+    /// Its number in the image; 0 if it is not one of the image's, which no handle names.
+    pub(crate) fn nid(&self) -> u64 {
+        self.disk().map_or(0, |inode| inode.nid)
+    }
+
     /// Whether it is a directory of the image.
     pub(crate) fn is_dir(&self) -> bool {
         self.disk().is_ok_and(Inode::is_dir)
@@ -62,7 +67,8 @@ const MODE_REGULAR: u16 = 0o100_000;
 
 /// The inode `nid`, read from the image if it is not in memory. May sleep.
 pub(crate) fn get(sb: &SuperBlock<Erofs>, nid: u64) -> Result<ARef<INode<Erofs>>> {
-    let new = match inode::get(sb, nid)? {
+    let number = sb.data().super_block()?.inode_number(nid);
+    let new = match inode::get(sb, number)? {
         Found::Ready(inode) => return Ok(inode),
         Found::New(new) => new,
     };

@@ -2,10 +2,60 @@
 
 //! Mount options.
 
-use kernel::{prelude::*, seq_file::SeqFile, seq_print, str::CString};
+use kernel::{
+    prelude::*,
+    seq_file::SeqFile,
+    seq_print,
+    str::{parse_int::ParseInt as _, CString},
+};
 use vfs::fs::show_option;
 
+/// Options that are on or off, and that remount(2) can change.
+#[derive(Clone, Copy)]
+pub(crate) struct Switches(u32);
+
+impl Switches {
+    /// `user_xattr`: attributes of users are shown.
+    pub(crate) const USER_XATTR: Self = Self(1);
+    /// `acl`: access control lists are heeded.
+    pub(crate) const ACL: Self = Self(1 << 1);
+    /// `directio`: an image file is read past its page cache.
+    pub(crate) const DIRECT_IO: Self = Self(1 << 2);
+    /// `dax=never`.
+    const NO_DAX: Self = Self(1 << 3);
+
+    /// Whether all of these are on.
+    pub(crate) fn has(self, these: Self) -> bool {
+        self.0 & these.0 == these.0
+    }
+
+    /// Turns these on or off.
+    pub(crate) fn set(&mut self, these: Self, on: bool) {
+        match on {
+            true => self.0 |= these.0,
+            false => self.0 &= !these.0,
+        }
+    }
+
+    /// As a number, to be kept in an atomic variable.
+    pub(crate) fn to_u32(self) -> u32 {
+        self.0
+    }
+
+    /// The other way round.
+    pub(crate) fn from_u32(switches: u32) -> Self {
+        Self(switches)
+    }
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Self(Self::USER_XATTR.0 | Self::ACL.0)
+    }
+}
+
 /// The options of one mount.
+#[derive(Default)]
 pub(crate) struct Options {
     /// `uuid=`: name of the blob with the super block.
     uuid: Option<CString>,
@@ -15,26 +65,21 @@ pub(crate) struct Options {
     tag: Option<CString>,
     /// `fsoffset=`: where the image begins on its device or in its file, in bytes.
     fsoffset: u64,
-    /// `directio`: an image file is read past its page cache.
-    direct: bool,
-    /// `user_xattr`: attributes of users are shown.
-    user_xattr: bool,
-    /// `acl`: access control lists are heeded.
-    acl: bool,
+    switches: Switches,
+    sharing: Sharing,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            uuid: None,
-            devices: KVec::new(),
-            tag: None,
-            fsoffset: 0,
-            direct: false,
-            user_xattr: true,
-            acl: true,
-        }
-    }
+/// Options that the kernel's own module has for memory that is shared, between images or with a
+/// device. They are taken, so that what works with that module does with this one; here every mount
+/// has pages of its own.
+#[derive(Default)]
+struct Sharing {
+    /// `dax`, `dax=always`.
+    dax: bool,
+    /// `domain_id=`: whose images may share.
+    domain: bool,
+    /// `inode_share`.
+    inodes: bool,
 }
 
 impl Options {
@@ -48,19 +93,94 @@ impl Options {
                 Ok(self.devices.push(device, GFP_KERNEL)?)
             }
             b"fsoffset" => {
-                let value = not_empty(name, value)?;
-                let value = value.to_str().ok().and_then(|value| value.parse().ok());
-                self.fsoffset = value.ok_or(EINVAL)?;
+                let value = value.ok_or(EINVAL)?;
+                self.fsoffset = u64::from_str(value.to_bytes().as_ref())?;
                 Ok(())
             }
-            b"directio" => flag(&mut self.direct, true, value),
-            b"nodirectio" => flag(&mut self.direct, false, value),
-            b"user_xattr" => flag(&mut self.user_xattr, true, value),
-            b"nouser_xattr" => flag(&mut self.user_xattr, false, value),
-            b"acl" => flag(&mut self.acl, true, value),
-            b"noacl" => flag(&mut self.acl, false, value),
+            b"directio" => self.switch(Switches::DIRECT_IO, true, value),
+            b"nodirectio" => self.switch(Switches::DIRECT_IO, false, value),
+            b"user_xattr" => self.switch(Switches::USER_XATTR, true, value),
+            b"nouser_xattr" => self.switch(Switches::USER_XATTR, false, value),
+            b"acl" => self.switch(Switches::ACL, true, value),
+            b"noacl" => self.switch(Switches::ACL, false, value),
+            b"dax" => {
+                let always = match value.map(CStr::to_bytes) {
+                    None | Some(b"always") => true,
+                    Some(b"never") => false,
+                    Some(_) => return Err(EINVAL),
+                };
+                self.sharing.dax = always;
+                self.switches.set(Switches::NO_DAX, !always);
+                Ok(())
+            }
+            // What is to be kept of compressed files: there are none yet.
+            b"cache_strategy" => match value.map(CStr::to_bytes) {
+                Some(b"disabled" | b"readahead" | b"readaround") => Ok(()),
+                _ => Err(EINVAL),
+            },
+            b"domain_id" => not_empty(name, value).map(|_| self.sharing.domain = true),
+            b"inode_share" => no_value(value).map(|()| self.sharing.inodes = true),
             _ => Err(ENOPARAM),
         }
+    }
+
+    fn switch(&mut self, switch: Switches, on: bool, value: Option<&CStr>) -> Result {
+        no_value(value)?;
+        self.switches.set(switch, on);
+        Ok(())
+    }
+
+    /// [`EINVAL`] for options about shared memory that do not go together; says what is not done of
+    /// those that do.
+    pub(crate) fn check_sharing(&self) -> Result {
+        let wrong = match self.sharing {
+            Sharing {
+                inodes: true,
+                domain: false,
+                ..
+            } => "inode_share needs domain_id=",
+            Sharing {
+                inodes: true,
+                dax: true,
+                ..
+            } => "inode_share and dax do not go together",
+            Sharing { inodes, dax, .. } => {
+                if inodes {
+                    pr_info!("inode_share is off: pages are not shared between images\n");
+                }
+                if dax {
+                    pr_info!("dax is off: files are read through the page cache\n");
+                }
+                return Ok(());
+            }
+        };
+        pr_err!("{wrong}\n");
+        Err(EINVAL)
+    }
+
+    /// [`EINVAL`] if `other`, as far as it says, names another image.
+    pub(crate) fn check_same(&self, other: &Self) -> Result {
+        let differs = |mine: &Option<CString>, other: &Option<CString>| {
+            other.is_some() && other.as_deref() != mine.as_deref()
+        };
+        let same_devices = other
+            .devices
+            .iter()
+            .map(|device| &**device)
+            .eq(self.devices.iter().map(|device| &**device));
+        let name = if differs(&self.uuid, &other.uuid) {
+            "uuid="
+        } else if differs(&self.tag, &other.tag) {
+            "tag="
+        } else if !other.devices.is_empty() && !same_devices {
+            "device="
+        } else if other.fsoffset != 0 && other.fsoffset != self.fsoffset {
+            "fsoffset="
+        } else {
+            return Ok(());
+        };
+        pr_err!("{name} cannot be changed by a remount\n");
+        Err(EINVAL)
     }
 
     /// Name of the blob with the super block. Without one the image is on a block device or in a
@@ -74,19 +194,9 @@ impl Options {
         self.fsoffset
     }
 
-    /// Whether an image file is read past its page cache.
-    pub(crate) fn direct(&self) -> bool {
-        self.direct
-    }
-
-    /// Whether attributes of users are shown.
-    pub(crate) fn user_xattr(&self) -> bool {
-        self.user_xattr
-    }
-
-    /// Whether access control lists are heeded.
-    pub(crate) fn acl(&self) -> bool {
-        self.acl
+    /// Those that can change, as they were given.
+    pub(crate) fn switches(&self) -> Switches {
+        self.switches
     }
 
     /// Names of the other blobs, or paths, if they were given.
@@ -99,30 +209,33 @@ impl Options {
         self.tag.as_deref()
     }
 
-    /// Writes the options as they were given, and what holds by default.
-    pub(crate) fn show(&self, seq: &SeqFile) {
+    /// Writes the options as they were given, and what holds of those that can change.
+    pub(crate) fn show(&self, seq: &SeqFile, switches: Switches) {
         if let Some(uuid) = &self.uuid {
             show_option(seq, c"uuid", uuid);
-        }
-        for device in &self.devices {
-            show_option(seq, c"device", device);
+            for device in &self.devices {
+                show_option(seq, c"device", device);
+            }
         }
         if let Some(tag) = &self.tag {
             show_option(seq, c"tag", tag);
         }
-        if self.fsoffset != 0 {
-            seq_print!(seq, ",fsoffset={}", self.fsoffset);
-        }
-        if self.direct {
-            seq_print!(seq, ",directio");
-        }
-        let no = |on| if on { "" } else { "no" };
+        let no = |on| if switches.has(on) { "" } else { "no" };
         seq_print!(
             seq,
             ",{}user_xattr,{}acl",
-            no(self.user_xattr),
-            no(self.acl)
+            no(Switches::USER_XATTR),
+            no(Switches::ACL)
         );
+        if switches.has(Switches::NO_DAX) {
+            seq_print!(seq, ",dax=never");
+        }
+        if switches.has(Switches::DIRECT_IO) {
+            seq_print!(seq, ",directio");
+        }
+        if self.fsoffset != 0 {
+            seq_print!(seq, ",fsoffset={}", self.fsoffset);
+        }
     }
 }
 
@@ -136,12 +249,11 @@ fn not_empty(name: &CStr, value: Option<&CStr>) -> Result<CString> {
     }
 }
 
-fn flag(slot: &mut bool, to: bool, value: Option<&CStr>) -> Result {
-    if value.is_some() {
-        return Err(EINVAL);
+fn no_value(value: Option<&CStr>) -> Result {
+    match value {
+        None => Ok(()),
+        Some(_) => Err(EINVAL),
     }
-    *slot = to;
-    Ok(())
 }
 
 fn set(slot: &mut Option<CString>, name: &CStr, value: Option<&CStr>) -> Result {

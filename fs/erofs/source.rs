@@ -2,10 +2,16 @@
 
 //! Where the bytes of a device are: in the cache, on a block device, or in an image file.
 
-use crate::blobs::Blob;
-use kernel::prelude::*;
+use crate::{
+    blobs::Blob,
+    options::{Options, Switches},
+};
+use kernel::{
+    prelude::*,
+    sync::atomic::{ordering, Atomic},
+};
 use vfs::{
-    iomap::FolioRead,
+    iomap::{FolioRead, Location},
     kfile::KFile,
     workqueue::{StartedQueue, StaticQueue},
 };
@@ -24,7 +30,7 @@ pub(crate) struct ImageFile {
     /// Where the image begins, in bytes.
     offset: u64,
     /// Whether it is read past its page cache.
-    direct: bool,
+    direct: Atomic<bool>,
 }
 
 impl ImageFile {
@@ -32,7 +38,7 @@ impl ImageFile {
         Self {
             file,
             offset,
-            direct,
+            direct: Atomic::new(direct),
         }
     }
 }
@@ -54,6 +60,33 @@ impl Source {
         }
     }
 
+    /// Those switches that have a meaning here.
+    pub(crate) fn switches(&self, options: &Options) -> Switches {
+        let mut switches = options.switches();
+        let on_device_or_cache = match self {
+            Self::Cache(_) => true,
+            Self::File(image) => image.file.block_device().is_some(),
+        };
+        if on_device_or_cache {
+            switches.set(Switches::DIRECT_IO, false);
+        }
+        switches
+    }
+
+    /// Where its bytes are.
+    pub(crate) fn location(&self) -> Location<'_> {
+        match self {
+            Self::Cache(_) => Location {
+                device: None,
+                start: 0,
+            },
+            Self::File(image) => Location {
+                device: image.file.block_device(),
+                start: image.offset,
+            },
+        }
+    }
+
     /// Reads from `start` into the folios, and completes them in any case. May sleep.
     pub(crate) fn read(&self, start: u64, folios: FolioRead) {
         match self {
@@ -61,9 +94,18 @@ impl Source {
             Self::File(image) => {
                 // What is beyond any file is dropped, which fails it.
                 if let Some(pos) = start.checked_add(image.offset) {
-                    folios.read_from(&image.file, pos, image.direct, QUEUE.get());
+                    let direct = image.direct.load(ordering::Relaxed);
+                    folios.read_from(&image.file, pos, direct, QUEUE.get());
                 }
             }
+        }
+    }
+
+    /// Sets whether an image file is read past its page cache. A block device always is.
+    pub(crate) fn set_direct(&self, direct: bool) {
+        if let Self::File(image) = self {
+            let direct = direct || image.file.block_device().is_some();
+            image.direct.store(direct, ordering::Relaxed);
         }
     }
 

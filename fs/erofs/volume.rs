@@ -5,7 +5,7 @@
 use crate::{
     blobs::Registry,
     data, inode,
-    options::Options,
+    options::{Options, Switches},
     source::{ImageFile, Source},
     Erofs,
 };
@@ -16,26 +16,38 @@ use erofs_disk::{
 use kernel::{
     prelude::*,
     str::CString,
-    sync::{aref::ARef, Arc, SetOnce},
+    sync::{
+        aref::ARef,
+        atomic::{ordering, Atomic},
+        Arc, SetOnce,
+    },
 };
 use vfs::{
     c_string,
-    fs::Statfs,
+    fs::{Reconfigured, Statfs},
     inode::INode,
     kfile::KFile,
     mapping,
     super_block::{Filling, New, SuperBlock},
+    sysfs::Folder,
     u64_from,
 };
 
 /// Bytes of an image that are checksummed at most: the first block from the super block on.
 const CHECKSUM_MAX: u64 = 4096;
 
+/// What [`Volume::dir_ra_bytes`] is at first.
+const DIR_RA_BYTES: u32 = 16384;
+
 /// What belongs to a mount.
 pub(crate) struct Volume {
     /// Name of the mount in the log.
     name: CString,
     options: Options,
+    /// How many bytes of a directory are asked for at once by those who list it.
+    dir_ra_bytes: Arc<Atomic<u32>>,
+    /// Those of the options that remount(2) can change.
+    switches: Atomic<u32>,
     primary: Device,
     // Known once the super block is read, for which there must be a volume already.
     image: SetOnce<Image>,
@@ -43,6 +55,8 @@ pub(crate) struct Volume {
     metabox: SetOnce<Inode>,
     packed: SetOnce<Inode>,
     xattr_prefixes: SetOnce<KVec<LongPrefix>>,
+    // And, when it is mounted.
+    sysfs: SetOnce<Folder>,
 }
 
 /// What the super block and the device table say.
@@ -81,6 +95,13 @@ impl Device {
         Ok(())
     }
 
+    /// Begins to read bytes of the device that are not cached.
+    pub(crate) fn read_ahead(&self, pos: u64, len: u64) {
+        if let Some(inode) = self.inode.as_ref() {
+            mapping::read_ahead(inode, pos, len);
+        }
+    }
+
     /// Copies bytes of the device. May sleep.
     pub(crate) fn read_exact(&self, pos: u64, buf: &mut [u8]) -> Result {
         mapping::read_exact(self.inode.as_ref().ok_or(EIO)?, pos, buf)
@@ -92,10 +113,10 @@ pub(crate) fn mount<'a>(
     mut sb: New<'a, Erofs>,
     options: Options,
 ) -> Result<(Filling<'a, Erofs>, ARef<INode<Erofs>>)> {
-    let registry = sb.context().clone();
+    let shared = sb.context().clone();
     let name = CString::try_from(options.uuid().or(sb.source()).unwrap_or(c"?"))?;
     let opener = Opener {
-        registry: &registry,
+        registry: &shared.registry,
         kind: match options.uuid() {
             Some(_) => Kind::Cache,
             None if sb.is_on_device() => Kind::Device,
@@ -109,12 +130,15 @@ pub(crate) fn mount<'a>(
     let primary = Device::new(primary);
     let mut sb = sb.attach(Volume {
         name,
+        switches: Atomic::new(primary.source.switches(&options).to_u32()),
         options,
         primary,
         image: SetOnce::new(),
         metabox: SetOnce::new(),
         packed: SetOnce::new(),
         xattr_prefixes: SetOnce::new(),
+        sysfs: SetOnce::new(),
+        dir_ra_bytes: Arc::new(Atomic::new(DIR_RA_BYTES), GFP_KERNEL)?,
     })?;
 
     let volume: &Volume = sb.data();
@@ -195,7 +219,7 @@ pub(crate) fn mount<'a>(
         }
     }
     volume.xattr_prefixes.populate(read_xattr_prefixes(&sb)?);
-    if volume.options.acl() {
+    if volume.switches().has(Switches::ACL) {
         sb.set_posix_acl()?;
     }
 
@@ -204,6 +228,10 @@ pub(crate) fn mount<'a>(
     if !root.data().is_dir() {
         return Err(volume.corrupt(format_args!("root inode: not a directory")));
     }
+    let folder = shared
+        .sysfs
+        .volume(sb.sysfs_name(), volume.dir_ra_bytes.clone())?;
+    volume.sysfs.populate(folder);
     Ok((sb, root))
 }
 
@@ -261,7 +289,8 @@ impl Opener<'_> {
                 return Ok(Source::Cache(blob));
             }
             Kind::Device => KFile::open_device(name),
-            Kind::File => KFile::open_image(name, erofs_disk::MAGIC),
+            Kind::File => KFile::open_image(name)
+                .and_then(|file| file.check_image(erofs_disk::MAGIC).map(|()| file)),
         };
         let file = file.map_err(|e| {
             pr_err!("({mount:?}): device {name:?} cannot be opened: {e:?}\n");
@@ -275,7 +304,8 @@ impl Opener<'_> {
 
     /// A device or image file that is open.
     fn image(&self, file: KFile, options: &Options, offset: u64) -> Source {
-        let direct = self.kind == Kind::Device || options.direct();
+        // A device has no page cache of its own that would be worth to fill.
+        let direct = self.kind == Kind::Device || options.switches().has(Switches::DIRECT_IO);
         Source::File(ImageFile::new(file, offset, direct))
     }
 }
@@ -289,6 +319,31 @@ impl Volume {
     /// The mount options.
     pub(crate) fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// Which of the options that can change are on.
+    pub(crate) fn switches(&self) -> Switches {
+        Switches::from_u32(self.switches.load(ordering::Relaxed))
+    }
+
+    /// Takes the options of a remount. [`EINVAL`] if they name another image.
+    pub(crate) fn reconfigure(&self, options: Options) -> Result<Reconfigured> {
+        self.options.check_same(&options)?;
+        let switches = self.primary.source.switches(&options);
+        self.switches.store(switches.to_u32(), ordering::Relaxed);
+        let direct = switches.has(Switches::DIRECT_IO);
+        self.primary.source.set_direct(direct);
+        for device in self.image()?.devices.iter() {
+            device.source.set_direct(direct);
+        }
+        Ok(Reconfigured {
+            posix_acl: switches.has(Switches::ACL),
+        })
+    }
+
+    /// How many bytes of a directory are asked for at once by those who list it.
+    pub(crate) fn dir_ra_bytes(&self) -> u32 {
+        self.dir_ra_bytes.load(ordering::Relaxed)
     }
 
     /// Says in the log what is wrong with the image.
@@ -407,6 +462,10 @@ impl Volume {
 
     fn read_super_block(&self) -> Result<erofs_disk::SuperBlock> {
         let place = format_args!("super block");
+        if self.options.fsoffset() != 0 && self.primary.source.size() == 0 {
+            pr_err!("({:?}): fsoffset= is not within the image\n", self.name());
+            return Err(EINVAL);
+        }
         if self.primary.source.size() < SUPER_OFFSET + u64_from(SUPER_SIZE) {
             return Err(self.corrupt(format_args!("{place}: the image ends before it")));
         }

@@ -2,7 +2,7 @@
 
 //! Extended attributes of an inode, and the access control lists among them.
 
-use crate::{volume, Erofs};
+use crate::{options::Switches, volume, Erofs};
 use erofs_disk::{Area, Inode, ReadError, Xattrs};
 use kernel::prelude::*;
 use vfs::{
@@ -22,7 +22,7 @@ pub(crate) fn get(
     mut value: Value<'_>,
 ) -> Result<usize> {
     let reader = Reader::new(inode)?;
-    if namespace == Namespace::User && !reader.sb.data().options().user_xattr() {
+    if namespace == Namespace::User && !reader.sb.data().switches().has(Switches::USER_XATTR) {
         return Err(EOPNOTSUPP);
     }
     if name.len() > NAME_MAX {
@@ -47,13 +47,13 @@ pub(crate) fn list(inode: &INode<Erofs>, names: &mut Names<'_>) -> Result {
     let Some(xattrs) = reader.open()? else {
         return Ok(());
     };
-    let options = reader.sb.data().options();
+    let switches = reader.sb.data().switches();
     let mut entries = xattrs.entries();
     while let Some(entry) = entries.next(reader.read()).map_err(|e| reader.error(e))? {
         let shown = match entry.namespace {
-            erofs_disk::Namespace::User => options.user_xattr(),
+            erofs_disk::Namespace::User => switches.has(Switches::USER_XATTR),
             erofs_disk::Namespace::PosixAclAccess | erofs_disk::Namespace::PosixAclDefault => {
-                options.acl()
+                switches.has(Switches::ACL)
             }
             erofs_disk::Namespace::Trusted => Namespace::Trusted.is_listed(),
             erofs_disk::Namespace::Security => true,

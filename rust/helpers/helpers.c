@@ -5,10 +5,12 @@
  */
 #include "helpers.h"
 
+#include "blkdev.c"
 #include "cred.c"
 #include "fs.c"
 #include "fscache.c"
 #include "lockdep.c"
 #include "pagemap.c"
 #include "poll.c"
+#include "sysfs.c"
 #include "workqueue.c"

@@ -12,6 +12,10 @@
 #include <linux/seq_file.h>
 #include <linux/workqueue.h>
 
+/* linux/blkdev.h */
+unsigned int vfs_helper_bdev_memory_alignment(struct block_device *bdev);
+unsigned int vfs_helper_bdev_block_size(struct block_device *bdev);
+
 /* linux/cred.h */
 const struct cred *vfs_helper_override_creds(const struct cred *cred);
 void vfs_helper_revert_creds(const struct cred *old);
@@ -94,6 +98,9 @@ void vfs_helper_init_waitqueue_head(struct wait_queue_head *head);
 void vfs_helper_poll_wait(struct file *file, struct wait_queue_head *head,
 			  struct poll_table_struct *table);
 void vfs_helper_wake_up_poll(struct wait_queue_head *head, __poll_t events);
+
+/* linux/sysfs.h */
+void vfs_helper_sysfs_attr_init(struct attribute *attr);
 
 /* linux/seq_file.h */
 void vfs_helper_seq_show_option(struct seq_file *m, const char *name,

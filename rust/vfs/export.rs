@@ -10,8 +10,8 @@ use core::{marker::PhantomData, ptr, slice};
 use kernel::{ffi, prelude::*, sync::aref::ARef};
 
 /// C callbacks for handles of the types `FILEID_INO64_GEN` and, with the directory that a file was
-/// found in, `FILEID_INO64_GEN_PARENT`: for each inode its number, upper half first, and a
-/// generation, which is always the same.
+/// found in, `FILEID_INO64_GEN_PARENT`: for each inode the number that the file system finds it by,
+/// upper half first, and a generation, which is always the same.
 pub(crate) struct Table<T>(PhantomData<T>);
 
 /// Words that one inode takes.
@@ -49,7 +49,7 @@ impl<T: FileSystem> Table<T> {
             }
             let handle = slice::from_raw_parts_mut(handle, words);
             for (handle, inode) in handle.chunks_exact_mut(WORDS).zip([inode, parent]) {
-                let number = (*inode).i_ino;
+                let number = T::handle(INode::from_raw(inode));
                 let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
                 let upper = u32::from_be_bytes([a, b, c, d]);
                 let lower = u32::from_be_bytes([e, f, g, h]);
@@ -113,7 +113,7 @@ impl<T: FileSystem> Table<T> {
         match handle.get(at..) {
             Some([upper, lower, ..]) => {
                 let number = u64::from(*upper) << 32 | u64::from(*lower);
-                alias(T::inode(sb, number))
+                alias(T::find_by_handle(sb, number))
             }
             _ => ptr::null_mut(),
         }

@@ -13,15 +13,13 @@
 use crate::{
     bindings,
     inode::{self, INode},
-    kfile::KFile,
     super_block::{self, SuperBlock},
-    to_errno,
     xattr::{self, Namespace},
 };
-use core::{marker::PhantomData, mem, ptr};
+use core::{mem, ptr};
 use kernel::{
     container_of,
-    error::{from_result, to_result, VTABLE_DEFAULT_ERROR},
+    error::{to_result, VTABLE_DEFAULT_ERROR},
     ffi,
     module::this_module,
     prelude::*,
@@ -29,6 +27,10 @@ use kernel::{
     sync::{aref::ARef, Arc},
     types::Opaque,
 };
+
+mod context;
+
+use context::Context;
 
 /// Where the bytes of a volume are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,10 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     /// Takes one mount option; `value` is none for a flag. [`ENOPARAM`] for a name that is not
     /// known, [`EINVAL`] for a bad value. May sleep.
     fn parse_option(options: &mut Self::Options, name: &CStr, value: Option<&CStr>) -> Result;
+
+    /// The options that a volume has from now on, which remount(2) gave: what is not among them is
+    /// as by default. May sleep. [`EINVAL`], and nothing changes, if one of them cannot change.
+    fn reconfigure(sb: &SuperBlock<Self>, options: Self::Options) -> Result<Reconfigured>;
 
     /// Where the bytes of a volume with these options are. [`EINVAL`] for options that do not go
     /// together.
@@ -103,9 +109,15 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
         kernel::build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// The inode with that number, which may come from a file handle and so be any number. May
-    /// sleep. Without this there are no file handles.
-    fn inode(_sb: &SuperBlock<Self>, _number: u64) -> Result<ARef<INode<Self>>> {
+    /// What a file handle has for an inode: a number that [`FileSystem::find_by_handle`] finds it by
+    /// as long as the volume is the same.
+    fn handle(_inode: &INode<Self>) -> u64 {
+        kernel::build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The inode that a file handle names, which may hold any number. May sleep. Without this there
+    /// are no file handles.
+    fn find_by_handle(_sb: &SuperBlock<Self>, _handle: u64) -> Result<ARef<INode<Self>>> {
         kernel::build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -119,6 +131,13 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
 
     /// Writes the mount options as /proc/mounts shows them, see [`show_option`]. May sleep.
     fn show_options(sb: &SuperBlock<Self>, seq: &SeqFile);
+}
+
+/// What remount(2) changed for the VFS.
+#[derive(Clone, Copy, Debug)]
+pub struct Reconfigured {
+    /// Whether access control lists are heeded.
+    pub posix_acl: bool,
 }
 
 /// What statfs(2) reports of a read-only volume.
@@ -258,166 +277,5 @@ impl<T: FileSystem> PinnedDrop for Registration<T> {
         // SAFETY: Registered in `new`. There are no mounts, since they pin the module. The slab is
         // dropped after this, with the fields.
         unsafe { bindings::unregister_filesystem(self.fs.get()) };
-    }
-}
-
-/// C callbacks of a `struct fs_context`, whose `fs_private` owns a `KBox<Private<T>>`.
-struct Context<T>(PhantomData<T>);
-
-struct Private<T: FileSystem> {
-    options: T::Options,
-    /// The image file, if the source is one.
-    image: Option<KFile>,
-}
-
-impl<T: FileSystem> Context<T> {
-    const OPS: bindings::fs_context_operations = bindings::fs_context_operations {
-        free: Some(Self::free),
-        parse_param: Some(Self::parse_param),
-        get_tree: Some(Self::get_tree),
-        reconfigure: Some(Self::reconfigure),
-        ..pin_init::zeroed()
-    };
-
-    /// # Safety
-    ///
-    /// Only for `file_system_type::init_fs_context`: `fc` is valid and not in use yet.
-    unsafe extern "C" fn init(fc: *mut bindings::fs_context) -> ffi::c_int {
-        from_result(|| {
-            let private = Private::<T> {
-                options: T::Options::default(),
-                image: None,
-            };
-            let private = KBox::new(private, GFP_KERNEL)?;
-            // SAFETY: By the safety requirement.
-            unsafe {
-                (*fc).fs_private = KBox::into_raw(private).cast();
-                (*fc).ops = &Self::OPS;
-            }
-            Ok(0)
-        })
-    }
-
-    /// # Safety
-    ///
-    /// `fc` must have been set up by [`Self::init`] and be used by this task alone.
-    unsafe fn private<'a>(fc: *mut bindings::fs_context) -> &'a mut Private<T> {
-        // SAFETY: `init` stored it there; the VFS serialises all use of a context.
-        unsafe { &mut *(*fc).fs_private.cast::<Private<T>>() }
-    }
-
-    /// # Safety
-    ///
-    /// Only for `fs_context_operations::free`, after [`Self::init`].
-    unsafe extern "C" fn free(fc: *mut bindings::fs_context) {
-        // SAFETY: The VFS frees a context once; `init` stored the box there.
-        drop(unsafe { KBox::from_raw((*fc).fs_private.cast::<Private<T>>()) });
-    }
-
-    /// # Safety
-    ///
-    /// Only for `fs_context_operations::parse_param`: both are valid and used by this task alone.
-    unsafe extern "C" fn parse_param(
-        fc: *mut bindings::fs_context,
-        param: *mut bindings::fs_parameter,
-    ) -> ffi::c_int {
-        from_result(|| {
-            // SAFETY: The VFS gives valid pointers, and a NUL-terminated key.
-            let (private, param) = unsafe { (Self::private(fc), &*param) };
-            // SAFETY: As above.
-            let name = unsafe { CStr::from_char_ptr(param.key) };
-            let value = match param.type_() {
-                bindings::fs_value_type_fs_value_is_string => {
-                    // SAFETY: The type says which member of the union it is.
-                    let string = unsafe { param.__bindgen_anon_1.string };
-                    // SAFETY: A string value is NUL-terminated and lives as long as the parameter.
-                    (!string.is_null()).then(|| unsafe { CStr::from_char_ptr(string) })
-                }
-                bindings::fs_value_type_fs_value_is_flag => None,
-                _ => return Err(ENOPARAM),
-            };
-            T::parse_option(&mut private.options, name, value)?;
-            Ok(0)
-        })
-    }
-
-    /// # Safety
-    ///
-    /// Only for `fs_context_operations::get_tree`: `fc` is valid and used by this task alone.
-    unsafe extern "C" fn get_tree(fc: *mut bindings::fs_context) -> ffi::c_int {
-        // SAFETY: The VFS gives a context with the options parsed, and a source that is null or
-        // NUL-terminated.
-        unsafe {
-            let private = Self::private(fc);
-            let backing = match T::backing(&private.options) {
-                Ok(backing) => backing,
-                Err(e) => return e.to_errno(),
-            };
-            if backing == Backing::Source {
-                let quiet = bindings::GET_TREE_BDEV_QUIET_LOOKUP;
-                let result = bindings::get_tree_bdev_flags(fc, Some(Self::fill_super), quiet);
-                if result != ENOTBLK.to_errno() || (*fc).source.is_null() {
-                    return result;
-                }
-                match KFile::open_image(CStr::from_char_ptr((*fc).source), T::MAGIC) {
-                    Ok(image) => private.image = Some(image),
-                    Err(e) => return e.to_errno(),
-                }
-            }
-            bindings::get_tree_nodev(fc, Some(Self::fill_super))
-        }
-    }
-
-    /// # Safety
-    ///
-    /// Only for `get_tree_nodev` and `get_tree_bdev_flags`: `sb` is new, `fc` was set up by
-    /// [`Self::init`], and both are used by this task alone.
-    unsafe extern "C" fn fill_super(
-        sb: *mut bindings::super_block,
-        fc: *mut bindings::fs_context,
-    ) -> ffi::c_int {
-        // SAFETY: The caller gives a new super block of our type and the context.
-        let (new, options) = unsafe {
-            (*sb).s_op = &super_block::Table::<T>::OPS;
-            (*sb).s_magic = usize::try_from(T::MAGIC).unwrap_or(0);
-            let private = Self::private(fc);
-            let source = (*fc).source;
-            let source = (!source.is_null()).then(|| CStr::from_char_ptr(source));
-            let new = super_block::New::from_raw(sb, source, private.image.take());
-            (new, mem::take(&mut private.options))
-        };
-        let result = T::fill_super(new, options).and_then(|(_filling, root)| {
-            let root = ARef::into_raw(root);
-            // SAFETY: `d_make_root` consumes the reference to the inode, also when it fails.
-            let root = unsafe { bindings::d_make_root(root.as_ptr().cast()) };
-            if root.is_null() {
-                return Err(ENOMEM);
-            }
-            // SAFETY: The super block is still being filled by this task.
-            unsafe { (*sb).s_root = root };
-            Ok(())
-        });
-        if result.is_err() {
-            // SAFETY: There is no root, so neither `unmount` nor `put_super` will be called: the
-            // data, if it was attached, goes here.
-            unsafe {
-                if !(*sb).s_fs_info.is_null() {
-                    T::unmount(SuperBlock::from_raw(sb));
-                }
-                super_block::drop_data::<T>(sb);
-            }
-        }
-        to_errno(result)
-    }
-
-    /// The file system is read-only, and nothing of its identity can change.
-    ///
-    /// # Safety
-    ///
-    /// Only for `fs_context_operations::reconfigure`: `fc` is valid and used by this task alone.
-    unsafe extern "C" fn reconfigure(fc: *mut bindings::fs_context) -> ffi::c_int {
-        // SAFETY: The VFS gives a valid context.
-        unsafe { (*fc).sb_flags |= bindings::VFS_CONST_SB_RDONLY };
-        0
     }
 }

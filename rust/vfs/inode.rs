@@ -304,8 +304,14 @@ impl<T: FileSystem> Callbacks<T> {
             (*stat).attributes |= immutable;
             (*stat).attributes_mask |= immutable | compressed;
             // That there are no direct reads is told by alignments of zero.
-            if u32::from((*stat).mode) & bindings::S_IFMT == bindings::S_IFREG {
-                (*stat).result_mask |= request & bindings::STATX_DIOALIGN;
+            let direct = request & bindings::STATX_DIOALIGN;
+            if u32::from((*stat).mode) & bindings::S_IFMT == bindings::S_IFREG && direct != 0 {
+                (*stat).result_mask |= direct;
+                let device = (*(*(*(*path).dentry).d_inode).i_sb).s_bdev;
+                if !device.is_null() {
+                    (*stat).dio_mem_align = bindings::vfs_helper_bdev_memory_alignment(device);
+                    (*stat).dio_offset_align = bindings::vfs_helper_bdev_block_size(device);
+                }
             }
         }
         0

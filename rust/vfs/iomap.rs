@@ -11,14 +11,17 @@
 //! waits for it: that wait ends when the task is being killed, and what went wrong is returned with
 //! its errno, which the page cache alone would turn into `EIO`.
 //!
+//! Direct reads of a volume on block devices go to the device by themselves; the file system tells
+//! which one it is ([`Operations::location`]).
+//!
 //! C header: [`include/linux/iomap.h`](srctree/include/linux/iomap.h)
 
-use crate::{bindings, fs::FileSystem, inode::INode, u64_from};
+use crate::{bindings, fs::FileSystem, inode::INode, kfile::BlockDevice, u64_from};
 use core::{
     marker::PhantomData,
     ptr::{self, NonNull},
 };
-use kernel::{error::from_result, ffi, prelude::*, sync::Arc};
+use kernel::{error::from_result, ffi, page::PAGE_SIZE, prelude::*, sync::Arc};
 
 mod file;
 mod folio_read;
@@ -36,8 +39,10 @@ pub enum Mapping {
     },
     /// Bytes to copy: the last ones of the file.
     Inline {
-        /// The bytes; no more than a page.
+        /// The bytes, in room made by [`inline_room`].
         data: KVec<u8>,
+        /// Where they are, if that is on a device: its number and the position there, in bytes.
+        place: Option<(usize, u64)>,
     },
     /// Bytes of a device.
     Mapped {
@@ -50,6 +55,26 @@ pub enum Mapping {
     },
 }
 
+/// Room for inline data of so many bytes, at most a page, zeroed. It lies within one page, which
+/// direct reads rely on.
+pub fn inline_room(len: usize) -> Result<KVec<u8>> {
+    if len > PAGE_SIZE {
+        return Err(EFSCORRUPTED);
+    }
+    // Allocations of a power of two do not cross a multiple of it.
+    let mut room = KVec::with_capacity(len.next_power_of_two(), GFP_KERNEL)?;
+    room.resize(len, 0, GFP_KERNEL)?;
+    Ok(room)
+}
+
+/// Where the bytes of a device are, for whoever does not read them through the file system.
+pub struct Location<'a> {
+    /// The block device, if they are on one.
+    pub device: Option<BlockDevice<'a>>,
+    /// Where they begin there, or in the file that they are in, in bytes.
+    pub start: u64,
+}
+
 /// How file data is found and fetched.
 pub trait Operations: Sized + 'static {
     /// The file system whose files these are.
@@ -59,6 +84,10 @@ pub trait Operations: Sized + 'static {
     /// mapping may be returned. Lengths must be multiples of the block size unless they reach the
     /// end of the file. May sleep.
     fn map(inode: &INode<Self::FileSystem>, pos: u64, len: u64) -> Result<Mapping>;
+
+    /// Where the bytes of a device are. Direct reads are of the block device, and `FS_IOC_FIEMAP`
+    /// and `FIBMAP` tell it.
+    fn location(inode: &INode<Self::FileSystem>, device: usize) -> Result<Location<'_>>;
 
     /// Fetches the bytes from `start` of the device for `read`, now or later. May sleep, but
     /// should not wait for the bytes.
@@ -111,6 +140,7 @@ pub(crate) struct Callbacks<O>(PhantomData<O>);
 
 impl<O: Operations> Callbacks<O> {
     const ADDRESS_SPACE: bindings::address_space_operations = bindings::address_space_operations {
+        bmap: Some(Self::bmap),
         // So that files can be opened for direct reads, see `read_iter`.
         direct_IO: Some(bindings::noop_direct_IO),
         read_folio: Some(Self::read_folio),
@@ -122,6 +152,12 @@ impl<O: Operations> Callbacks<O> {
 
     const IOMAP: bindings::iomap_ops = bindings::iomap_ops {
         iomap_next: Some(Self::next),
+        ..pin_init::zeroed()
+    };
+
+    /// The same, with the block device of what is mapped, and its address there.
+    const LOCATED: bindings::iomap_ops = bindings::iomap_ops {
+        iomap_next: Some(Self::next_located),
         ..pin_init::zeroed()
     };
 
@@ -189,11 +225,39 @@ impl<O: Operations> Callbacks<O> {
 
     /// # Safety
     ///
-    /// Only for `iomap_ops::iomap_next` of an iteration started by the two functions above.
+    /// Only for `iomap_ops::iomap_next` of an iteration over a file of this file system, whose
+    /// private data is null or a waiter.
     unsafe extern "C" fn next(
         iter: *const bindings::iomap_iter,
         iomap: *mut bindings::iomap,
         srcmap: *mut bindings::iomap,
+    ) -> ffi::c_int {
+        // SAFETY: The same as for this function.
+        unsafe { Self::step(iter, iomap, srcmap, |_, _| Ok(())) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::next`].
+    unsafe extern "C" fn next_located(
+        iter: *const bindings::iomap_iter,
+        iomap: *mut bindings::iomap,
+        srcmap: *mut bindings::iomap,
+    ) -> ffi::c_int {
+        // SAFETY: The same as for this function.
+        unsafe { Self::step(iter, iomap, srcmap, Self::locate) }
+    }
+
+    /// Goes on to the next mapping, which `complete` may add to.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::next`].
+    unsafe fn step(
+        iter: *const bindings::iomap_iter,
+        iomap: *mut bindings::iomap,
+        srcmap: *mut bindings::iomap,
+        complete: impl FnOnce(&INode<O::FileSystem>, &mut bindings::iomap) -> Result,
     ) -> ffi::c_int {
         // SAFETY: iomap gives the iteration and the two maps in it. The map holds what this
         // function stored there the last time, or zeros.
@@ -210,7 +274,10 @@ impl<O: Operations> Callbacks<O> {
             }
         }
         // SAFETY: As above.
-        let result = unsafe { Self::map(&*iter, &mut *iomap) };
+        let result = unsafe {
+            Self::map(&*iter, &mut *iomap)
+                .and_then(|()| complete(INode::from_raw((*iter).inode), &mut *iomap))
+        };
         if let Err(e) = result {
             // SAFETY: As above.
             if let Some(waiter) = unsafe { Self::waiter(iter) } {
@@ -218,6 +285,19 @@ impl<O: Operations> Callbacks<O> {
             }
         }
         from_result(|| result.map(|()| 1))
+    }
+
+    /// Adds to a mapping where its device is.
+    fn locate(inode: &INode<O::FileSystem>, iomap: &mut bindings::iomap) -> Result {
+        if iomap.addr != NULL_ADDR {
+            let location = O::location(inode, usize::try_from(iomap.validity_cookie)?)?;
+            let addr = iomap.addr.checked_add(location.start);
+            iomap.addr = addr.ok_or(EFSCORRUPTED)?;
+            if let Some(device) = location.device {
+                iomap.bdev = device.as_raw();
+            }
+        }
+        Ok(())
     }
 
     /// Fills in the map for where the iteration is.
@@ -236,12 +316,16 @@ impl<O: Operations> Callbacks<O> {
                 iomap.type_ = u16::try_from(bindings::IOMAP_HOLE)?;
                 iomap.length = len;
             }
-            Mapping::Inline { data } => {
+            Mapping::Inline { data, place } => {
                 iomap.type_ = u16::try_from(bindings::IOMAP_INLINE)?;
                 iomap.length = u64_from(data.len());
                 let mut data = KBox::new(data, GFP_KERNEL)?;
                 iomap.inline_data = data.as_mut_ptr().cast();
                 iomap.private = KBox::into_raw(data).cast();
+                if let Some((device, start)) = place {
+                    iomap.addr = start;
+                    iomap.validity_cookie = u64_from(device);
+                }
             }
             Mapping::Mapped { device, start, len } => {
                 iomap.type_ = u16::try_from(bindings::IOMAP_MAPPED)?;

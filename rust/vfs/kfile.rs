@@ -12,6 +12,7 @@
 use crate::{bindings, in_use::InUse, lockdep::Untracked, path::Path};
 use core::{
     cell::UnsafeCell,
+    marker::PhantomData,
     ptr::{self, NonNull},
 };
 use kernel::{
@@ -55,6 +56,16 @@ pub enum FileSystem {
     Xfs,
     /// btrfs.
     Btrfs,
+}
+
+/// A block device that is open.
+#[derive(Clone, Copy)]
+pub struct BlockDevice<'a>(NonNull<bindings::block_device>, PhantomData<&'a KFile>);
+
+impl BlockDevice<'_> {
+    pub(crate) fn as_raw(&self) -> *mut bindings::block_device {
+        self.0.as_ptr()
+    }
 }
 
 /// A file opened by the kernel.
@@ -137,31 +148,47 @@ impl KFile {
         Ok(file)
     }
 
-    /// Opens the image file `path` for reading, with the rights of the current task. May sleep.
-    ///
-    /// [`ENOTBLK`] when it is not a regular file, or is on a file system that itself reads from
-    /// another: an overlay, or a volume with the magic number `own` that is not on a block device.
-    /// Reading through many of those would need more stack than there is. As open(2) otherwise.
-    pub fn open_image(path: &CStr, own: u32) -> Result<Self> {
+    /// Opens the image file `path` for reading, with the rights of the current task. May sleep. As
+    /// open(2); see [`Self::check_image`].
+    pub fn open_image(path: &CStr) -> Result<Self> {
         let flags = crate::int(bindings::O_RDONLY | bindings::O_LARGEFILE);
         // SAFETY: The name is NUL-terminated.
         let file = unsafe { bindings::filp_open(path.as_char_ptr(), flags, 0) };
         let file = NonNull::new(from_err_ptr(file)?.cast::<File>()).ok_or(EIO)?;
         // SAFETY: As in `open`.
-        let file = Self(unsafe { ARef::from_raw(file) });
-        // SAFETY: An open file has an inode on a super block, and a mapping with operations.
-        let suits = unsafe {
-            let inode = (*file.0.as_ptr()).f_inode;
+        Ok(Self(unsafe { ARef::from_raw(file) }))
+    }
+
+    /// An image file that is open already. Its position is not used.
+    pub(crate) fn of_image(file: &File) -> Self {
+        Self(file.into())
+    }
+
+    /// Whether files of a volume can be in this file.
+    ///
+    /// [`ENOTBLK`] when it is not a regular file, or is on a file system that itself reads from
+    /// another: an overlay, or a volume with the magic number `own` that is not on a block device.
+    /// Reading through many of those would need more stack than there is. [`EINVAL`] when it is not
+    /// open for reading.
+    pub fn check_image(&self, own: u32) -> Result {
+        // SAFETY: An open file has a mode, an inode on a super block, and a mapping with operations.
+        let (suits, readable) = unsafe {
+            let file = self.0.as_ptr();
+            let inode = (*file).f_inode;
             let sb = (*inode).i_sb;
             let stacks = (*sb).s_stack_depth != 0
                 || ((*sb).s_bdev.is_null() && u32::try_from((*sb).s_magic) == Ok(own));
             let regular = u32::from((*inode).i_mode) & bindings::S_IFMT == bindings::S_IFREG;
-            let operations = (*(*file.0.as_ptr()).f_mapping).a_ops;
-            regular && !stacks && (*operations).read_folio.is_some()
+            let operations = (*(*file).f_mapping).a_ops;
+            (
+                regular && !stacks && (*operations).read_folio.is_some(),
+                (*file).f_mode & bindings::VFS_CONST_FMODE_READ != 0,
+            )
         };
-        match suits {
-            true => Ok(file),
-            false => Err(ENOTBLK),
+        match (suits, readable) {
+            (true, true) => Ok(()),
+            (true, false) => Err(EINVAL),
+            (false, _) => Err(ENOTBLK),
         }
     }
 
@@ -181,6 +208,21 @@ impl KFile {
         let file = NonNull::new(from_err_ptr(file)?.cast::<File>()).ok_or(EIO)?;
         // SAFETY: As in `open`. A device is closed with the last reference to its file.
         Ok(Self(unsafe { ARef::from_raw(file) }))
+    }
+
+    /// The block device that this is.
+    pub fn block_device(&self) -> Option<BlockDevice<'_>> {
+        // SAFETY: The file is open. If its inode is a block device's, that is open, too.
+        unsafe {
+            let file = self.0.as_ptr();
+            let format = u32::from((*(*file).f_inode).i_mode) & bindings::S_IFMT;
+            if format != bindings::S_IFBLK {
+                return None;
+            }
+            // A device node on a disk has another inode than the device itself.
+            let device = bindings::I_BDEV((*(*file).f_mapping).host);
+            NonNull::new(device).map(|device| BlockDevice(device, PhantomData))
+        }
     }
 
     /// A block device that is open already.

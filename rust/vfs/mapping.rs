@@ -101,10 +101,7 @@ fn find_or_begin(mapping: *mut bindings::address_space, index: usize) -> Result<
         if let Ok(folio) = find() {
             return Ok(folio);
         }
-        let mut ra = bindings::file_ra_state::default();
-        bindings::file_ra_state_init(&mut ra, mapping);
-        let first = index & !(CLUSTER - 1);
-        bindings::vfs_helper_page_cache_sync_readahead(mapping, &mut ra, first, CLUSTER);
+        begin(mapping, index & !(CLUSTER - 1), CLUSTER);
         if let Ok(folio) = find() {
             return Ok(folio);
         }
@@ -124,6 +121,42 @@ fn find_or_begin(mapping: *mut bindings::address_space, index: usize) -> Result<
             Err(e) if e == EEXIST => find(),
             Err(e) => Err(e),
         }
+    }
+}
+
+/// Begins to read the pages of `len` bytes from `pos` on if the first of them is not cached; does not
+/// wait for them. Does nothing past the end of the inode. May sleep.
+pub fn read_ahead<T: FileSystem>(inode: &INode<T>, pos: u64, len: u64) {
+    let page = u64_from(PAGE_SIZE);
+    let end = pos.saturating_add(len).min(inode.size());
+    let (first, end) = (pos / page, end.div_ceil(page));
+    let (Ok(index), Ok(pages)) = (
+        usize::try_from(first),
+        usize::try_from(end.saturating_sub(first)),
+    ) else {
+        return;
+    };
+    // SAFETY: The inode is valid, and its mapping has read operations.
+    unsafe {
+        let mapping = (*inode.as_raw()).i_mapping;
+        let found = FolioRef::from_raw(bindings::vfs_helper_filemap_get_folio(mapping, index));
+        if pages > 0 && found.is_err() {
+            begin(mapping, index, pages);
+        }
+    }
+}
+
+/// Begins a read of so many pages.
+///
+/// # Safety
+///
+/// The mapping must be that of an inode in use, and have read operations.
+unsafe fn begin(mapping: *mut bindings::address_space, index: usize, pages: usize) {
+    let mut ra = bindings::file_ra_state::default();
+    // SAFETY: By the safety requirement.
+    unsafe {
+        bindings::file_ra_state_init(&mut ra, mapping);
+        bindings::vfs_helper_page_cache_sync_readahead(mapping, &mut ra, index, pages);
     }
 }
 

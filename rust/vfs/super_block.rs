@@ -133,7 +133,7 @@ impl<'a, T: FileSystem> New<'a, T> {
             let sb = &mut *self.sb;
             sb.s_fs_info = KBox::into_raw(data).cast();
             sb.s_flags |= flags;
-            if T::HAS_INODE {
+            if T::HAS_FIND_BY_HANDLE {
                 sb.s_export_op = ptr::from_ref(&export::Table::<T>::OPS).cast();
             }
             if T::HAS_GET_XATTR {
@@ -181,6 +181,12 @@ impl<T: FileSystem> Filling<'_, T> {
     pub fn set_uuid(&mut self, uuid: [u8; 16]) {
         // SAFETY: Nobody else uses the super block yet; a UUID has so many bytes.
         unsafe { bindings::vfs_helper_super_set_uuid(self.sb.as_raw(), uuid.as_ptr(), 16) };
+    }
+
+    /// What the volume is called in /sys: its device, or a number.
+    pub fn sysfs_name(&self) -> &CStr {
+        // SAFETY: The name was set when the data was attached, and ends with a NUL.
+        unsafe { CStr::from_char_ptr((&raw const (*self.sb.as_raw()).s_sysfs_name).cast()) }
     }
 
     /// Access control lists are heeded.

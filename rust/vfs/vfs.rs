@@ -42,6 +42,7 @@ pub mod plug;
 pub mod poll;
 pub mod super_block;
 pub mod sync;
+pub mod sysfs;
 pub mod workqueue;
 pub mod xattr;
 

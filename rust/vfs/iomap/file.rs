@@ -8,6 +8,7 @@
 
 use super::{Callbacks, Operations};
 use crate::{bindings, inode, ioctl};
+use core::ptr;
 use kernel::ffi;
 
 impl<O: Operations> Callbacks<O> {
@@ -52,8 +53,8 @@ impl<O: Operations> Callbacks<O> {
         }
     }
 
-    /// A direct read is one through the page cache like any other: there is no device below that
-    /// it could go to.
+    /// A direct read of a volume that is not on a block device is one through the page cache like
+    /// any other.
     ///
     /// # Safety
     ///
@@ -64,11 +65,27 @@ impl<O: Operations> Callbacks<O> {
     ) -> isize {
         // SAFETY: The VFS gives a read of an open file of ours.
         unsafe {
-            match bindings::vfs_helper_iov_iter_count(to) {
-                0 => 0,
-                _ => bindings::filemap_read(iocb, to, 0),
+            if bindings::vfs_helper_iov_iter_count(to) == 0 {
+                return 0;
             }
+            let sb = (*(*(*iocb).ki_filp).f_inode).i_sb;
+            if (*iocb).ki_flags & bindings::VFS_CONST_IOCB_DIRECT != 0 && !(*sb).s_bdev.is_null() {
+                let (operations, private) = (ptr::null(), ptr::null_mut());
+                return bindings::iomap_dio_rw(iocb, to, &Self::LOCATED, operations, 0, private, 0);
+            }
+            bindings::filemap_read(iocb, to, 0)
         }
+    }
+
+    /// # Safety
+    ///
+    /// Only for `address_space_operations::bmap` of a file of this file system.
+    pub(super) unsafe extern "C" fn bmap(
+        mapping: *mut bindings::address_space,
+        block: bindings::sector_t,
+    ) -> bindings::sector_t {
+        // SAFETY: The VFS gives the mapping of a file of ours. See `llseek`.
+        unsafe { bindings::iomap_bmap(mapping, block, &Self::LOCATED) }
     }
 
     /// # Safety
@@ -81,6 +98,6 @@ impl<O: Operations> Callbacks<O> {
         len: bindings::u64_,
     ) -> ffi::c_int {
         // SAFETY: The VFS gives an inode of ours and where the extents go. See `llseek`.
-        unsafe { bindings::iomap_fiemap(inode, info, start, len, &Self::IOMAP) }
+        unsafe { bindings::iomap_fiemap(inode, info, start, len, &Self::LOCATED) }
     }
 }

@@ -97,6 +97,7 @@ fn print_extents<W: Write>(groups: Groups, fd: BorrowedFd<'_>, out: &mut Output<
     let mut start = 0;
     // Where one ends and the next one like it begins is the file system's to choose.
     let mut merged: Option<Extent> = None;
+    let mut end_before = None;
     loop {
         let extents = match sys::fiemap(fd, start, 0, false) {
             Ok((_, extents)) => extents,
@@ -118,7 +119,10 @@ fn print_extents<W: Write>(groups: Groups, fd: BorrowedFd<'_>, out: &mut Output<
                     print_extent(groups, before.replace(*extent), out)?;
                 }
             }
-            if groups.has(Group::Physical) {
+            let begin = (extent.logical, extent.physical);
+            let end = (begin.0 + extent.length, begin.1.wrapping_add(extent.length));
+            let goes_on = end_before.replace(end) == Some(begin);
+            if groups.has(Group::Physical) && !goes_on {
                 out.line(
                     "extent-at",
                     format_args!("{}:{}", extent.logical, extent.physical),

@@ -72,6 +72,23 @@ load_modules() {
 	done
 }
 
+# --- the kernel's own erofs.ko ------------------------------------------------------
+
+# need_stock_module: sets $STOCK to its path; without it this test is skipped.
+need_stock_module() {
+	STOCK=$(find "/lib/modules/$(uname -r)/kernel/fs/erofs" -name 'erofs.ko*' 2>/dev/null | head -n 1)
+	[ -n "$STOCK" ] || skip_all "the kernel has no erofs.ko of its own"
+	modprobe loop 2>/dev/null || [ -e /dev/loop-control ] || skip_all "no loop devices"
+	! grep -q '^erofs ' /proc/modules || rmmod erofs || skip_all "an erofs is in use"
+}
+load_stock_module() {
+	# shellcheck disable=SC2046 # a list
+	for module in $(modinfo -F depends "$STOCK" | tr , ' '); do modprobe "$module" || return; done
+	insmod "$STOCK"
+}
+# unload_erofs: whichever it is, when it is not used any more.
+unload_erofs() { wait_for 10 module_unused erofs && rmmod erofs; }
+
 # make_image NAME TREE [MKFS-OPTION]...: an image of TREE in $SOURCE. Block size, build
 # time and UUID are fixed, so that the same tree gives the same image.
 make_image() {

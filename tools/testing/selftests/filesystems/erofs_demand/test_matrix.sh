@@ -13,17 +13,12 @@ IMAGES=${IMAGES:-*}
 KINDS=${KINDS:-demand block file}
 DIGEST=${DIGEST:-/build/target/release/mount-digest}
 
-# Groups of items (mount-digest --help) that our module does not have yet.
-NOT_YET=dio,physical
-# What is seen of the device that an image is on, and so only the same on the same.
+# Groups of items (mount-digest --help) that are only the same on the same device.
 OF_THE_DEVICE=dio,physical
 
 [ -s "$MATRIX/list" ] || skip_all "no images in $MATRIX"
 [ -x "$DIGEST" ] || skip_all "no $DIGEST"
-stock=$(find "/lib/modules/$(uname -r)/kernel/fs/erofs" -name 'erofs.ko*' 2>/dev/null | head -n 1)
-[ -n "$stock" ] || skip_all "the kernel has no erofs.ko of its own"
-modprobe loop 2>/dev/null || [ -e /dev/loop-control ] || skip_all "no loop devices"
-! grep -q '^erofs ' /proc/modules || rmmod erofs || skip_all "an erofs is in use"
+need_stock_module
 
 TAB=$(printf '\t')
 
@@ -73,9 +68,9 @@ mount_demand() { mount_image "$1" "$(options '' "$2")"; }
 
 # left_out KIND IMAGE: sets $left_out to the groups that are not compared.
 left_out() {
-	left_out=$NOT_YET
+	left_out=''
 	[ "$1" != block ] || return 0
-	left_out=${left_out:+$left_out,}$OF_THE_DEVICE
+	left_out=$OF_THE_DEVICE
 	# Without a UUID a file system is known by its device.
 	[ "$2" != uuid-none ] || left_out=$left_out,fsid
 }
@@ -136,21 +131,15 @@ copy() {
 }
 for_each_image copy
 
-load_stock() {
-	# shellcheck disable=SC2046 # a list
-	for module in $(modinfo -F depends "$stock" | tr , ' '); do modprobe "$module" || return; done
-	insmod "$stock"
-}
 for kind in $KINDS; do mkdir -p "$TMP/stock/$kind"; done
-check "the kernel's own module can be loaded" load_stock
+check "the kernel's own module can be loaded" load_stock_module
 for_each_image stock_digests
-wait_for 10 module_unused erofs && rmmod erofs
+unload_erofs
 
 load_modules
 case " $KINDS " in
 *" demand "*) prepare >/dev/null && start_daemon ;;
 esac
 for kind in $KINDS; do for_each_image compare "$kind"; done
-note "groups left out: $NOT_YET"
 note "erofs-matrix: $((images * $#)) images, $equals equal to stock"
 finish
