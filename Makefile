@@ -32,6 +32,7 @@ help:
 	@echo 'make power-cut   kill the VM while its cache is being filled; N=ROUNDS (20)'
 	@echo 'make bench-backend  misses, hits, memory, system calls of the cache; FS=xfs'
 	@echo 'make bench       reads through a mount beside reads of the cache file, in a VM'
+	@echo 'make bench-erofs  erofs.ko beside the kernel'"'"'s own: time, processor time, instructions'
 	@echo 'make check       format, lints, documentation and symbols'
 	@echo ''
 	@echo 'make modules     cachefiles_demand.ko and erofs.ko, in build/modules/'
@@ -131,6 +132,15 @@ bench-backend: guest-modules daemon
 	@scripts/vm --name bench-backend --timeout 3600 -- \
 		/src/tools/bench/backend $(if $(filter xfs,$(FS)),--xfs) $(SECTIONS)
 
+bench-erofs: guest-modules
+	@$(enter) make -s -C /src/tools/bench OUTPUT=/build/bench
+	@scripts/make-bench-image
+	@scripts/vm --name bench-erofs --timeout 3600 --disk /build/bench/erofs.img -- \
+		/src/tools/bench/beside_stock /dev/vdb
+	@echo '==> bench: once more, with a clock that counts instructions: nanoseconds are instructions'
+	@scripts/vm --name bench-erofs --timeout 3600 --count --disk /build/bench/erofs.img -- \
+		/src/tools/bench/beside_stock /dev/vdb 1
+
 check: modules $(stamps)/cargo
 	@scripts/check
 
@@ -154,4 +164,4 @@ distclean:
 	rm -rf $(BUILD)
 
 .PHONY: help setup setup-debug modules modules-debug daemon selftests tree-image image-matrix guest-modules \
-	guest-modules-debug demo test test-host test-vm test-debug stress fuzz-device power-cut bench bench-backend check install uninstall clean distclean
+	guest-modules-debug demo test test-host test-vm test-debug stress fuzz-device power-cut bench bench-backend bench-erofs check install uninstall clean distclean

@@ -5,7 +5,7 @@
 //! A directory is a row of blocks, each with sorted entries, and the blocks are in order too. The
 //! bytes of a block are copied and then looked at.
 
-use crate::{data, inode, Erofs};
+use crate::{buffers::Buffer, data, inode, Erofs};
 use erofs_disk::{BlockSearch, DirBlock, Inode, Step};
 use kernel::{prelude::*, sync::aref::ARef};
 use vfs::{
@@ -110,18 +110,19 @@ struct Blocks<'a> {
     disk: &'a Inode,
     count: u64,
     block_size: u64,
-    buf: KVec<u8>,
+    buf: Buffer<'a>,
 }
 
 impl<'a> Blocks<'a> {
     fn new(dir: &'a INode<Erofs>, disk: &'a Inode) -> Result<Self> {
-        let block_size = u64::from(dir.super_block().data().super_block()?.block_size());
+        let volume = dir.super_block().data();
+        let block_size = u64::from(volume.super_block()?.block_size());
         Ok(Self {
             dir,
             disk,
             count: disk.size.div_ceil(block_size),
             block_size,
-            buf: KVec::from_elem(0, usize::try_from(block_size)?, GFP_KERNEL)?,
+            buf: volume.buffers().take(usize::try_from(block_size)?)?,
         })
     }
 

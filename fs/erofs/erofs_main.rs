@@ -26,6 +26,7 @@ use vfs::{
 };
 
 mod blobs;
+mod buffers;
 mod data;
 mod dir;
 mod inode;

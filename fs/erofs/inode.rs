@@ -3,7 +3,7 @@
 //! Inodes: those of files, and those that cache the metadata of a device.
 
 use crate::{data, dir, volume, Erofs};
-use erofs_disk::{Inode, EXTENDED_INODE_SIZE};
+use erofs_disk::{Inode, COMPACT_INODE_SIZE, EXTENDED_INODE_SIZE};
 use kernel::{prelude::*, sync::aref::ARef};
 use vfs::{
     inode::{self, Found, INode, Kind, Params},
@@ -105,7 +105,7 @@ pub(crate) fn read(sb: &SuperBlock<Erofs>, nid: u64) -> Result<Inode> {
         .inode_offset(nid)
         .map_err(|e| volume.disk_error(format_args!("inode {nid}"), e))?;
     let mut bytes = [0; EXTENDED_INODE_SIZE];
-    // The first two bytes tell how long it is; a compact one may be the last thing in the image.
+    // The first bytes tell how long it is; a compact one may be the last thing in the image.
     let beyond = |e| match e {
         e if e == EIO && offset.saturating_add(u64_from(EXTENDED_INODE_SIZE)) > volume_size(sb) => {
             volume.corrupt(format_args!("inode {nid}: beyond the end of the image"))
@@ -113,11 +113,17 @@ pub(crate) fn read(sb: &SuperBlock<Erofs>, nid: u64) -> Result<Inode> {
         e => e,
     };
     let area = super_block.inode_area(nid);
-    let read = |bytes: &mut [u8]| volume::read_area(sb, area, offset, bytes).map_err(beyond);
-    read(bytes.first_chunk_mut::<2>().ok_or(EINVAL)?)?;
+    let read = |at, bytes: &mut [u8]| volume::read_area(sb, area, at, bytes).map_err(beyond);
+    let (compact, rest) = bytes
+        .split_at_mut_checked(COMPACT_INODE_SIZE)
+        .ok_or(EINVAL)?;
+    read(offset, compact)?;
     let size =
-        Inode::size_of(&bytes).map_err(|e| volume.disk_error(format_args!("inode {nid}"), e))?;
-    read(bytes.get_mut(..size).ok_or(EINVAL)?)?;
+        Inode::size_of(compact).map_err(|e| volume.disk_error(format_args!("inode {nid}"), e))?;
+    if size > COMPACT_INODE_SIZE {
+        let at = offset.saturating_add(u64_from(COMPACT_INODE_SIZE));
+        read(at, rest)?;
+    }
     Inode::parse(super_block, nid, &bytes)
         .map_err(|e| volume.disk_error(format_args!("inode {nid}"), e))
 }
@@ -136,7 +142,7 @@ fn link_target(sb: &SuperBlock<Erofs>, disk: &Inode) -> Result<KVec<u8>> {
             disk.nid, disk.size
         )));
     }
-    let mut target = KVec::from_elem(0, usize::try_from(disk.size)?, GFP_KERNEL)?;
+    let mut target = vfs::zeroed(usize::try_from(disk.size)?)?;
     data::read_exact(sb, disk, 0, &mut target)?;
     if target.contains(&0) {
         return Err(volume.corrupt(format_args!("inode {}: NUL in a symlink", disk.nid)));

@@ -4,6 +4,7 @@
 
 use crate::{
     blobs::Registry,
+    buffers::Buffers,
     data, inode,
     options::{Options, Switches},
     source::{ImageFile, Source},
@@ -57,6 +58,7 @@ pub(crate) struct Volume {
     xattr_prefixes: SetOnce<KVec<LongPrefix>>,
     // And, when it is mounted.
     sysfs: SetOnce<Folder>,
+    buffers: Arc<Buffers>,
 }
 
 /// What the super block and the device table say.
@@ -138,6 +140,7 @@ pub(crate) fn mount<'a>(
         packed: SetOnce::new(),
         xattr_prefixes: SetOnce::new(),
         sysfs: SetOnce::new(),
+        buffers: Buffers::new()?,
         dir_ra_bytes: Arc::new(Atomic::new(DIR_RA_BYTES), GFP_KERNEL)?,
     })?;
 
@@ -341,6 +344,11 @@ impl Volume {
         })
     }
 
+    /// Buffers for a block each.
+    pub(crate) fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
     /// How many bytes of a directory are asked for at once by those who list it.
     pub(crate) fn dir_ra_bytes(&self) -> u32 {
         self.dir_ra_bytes.load(ordering::Relaxed)
@@ -487,7 +495,7 @@ impl Volume {
             .end
             .checked_sub(range.start)
             .filter(|len| *len <= CHECKSUM_MAX);
-        let mut bytes = KVec::from_elem(0, usize::try_from(len.ok_or(EFSCORRUPTED)?)?, GFP_KERNEL)?;
+        let mut bytes = vfs::zeroed(usize::try_from(len.ok_or(EFSCORRUPTED)?)?)?;
         if range.end > self.primary.source.size() {
             return Err(self.corrupt(format_args!("{place}: the image ends within its block")));
         }

@@ -62,8 +62,8 @@ pub fn inline_room(len: usize) -> Result<KVec<u8>> {
         return Err(EFSCORRUPTED);
     }
     // Allocations of a power of two do not cross a multiple of it.
-    let mut room = KVec::with_capacity(len.next_power_of_two(), GFP_KERNEL)?;
-    room.resize(len, 0, GFP_KERNEL)?;
+    let mut room = crate::zeroed(len.next_power_of_two())?;
+    room.truncate(len);
     Ok(room)
 }
 

@@ -13,7 +13,7 @@
 //! Kernel files ([`kfile`]), paths ([`path`]), credentials ([`cred`]) and character devices
 //! ([`chardev`]) stand on their own.
 
-use kernel::{prelude::*, str::CString};
+use kernel::{alloc::flags::__GFP_ZERO, prelude::*, str::CString};
 
 /// Prefix of the log lines of this crate.
 const __LOG_PREFIX: &[u8] = b"vfs\0";
@@ -56,6 +56,14 @@ pub const fn u64_from(n: usize) -> u64 {
 
 const fn const_assert_usize_fits() {
     const { assert!(size_of::<usize>() <= size_of::<u64>()) }
+}
+
+/// So many zeros. May sleep.
+pub fn zeroed(len: usize) -> Result<KVec<u8>> {
+    let mut bytes = KVec::with_capacity(len, GFP_KERNEL | __GFP_ZERO)?;
+    // SAFETY: There is room for so many, which the allocator zeroed.
+    unsafe { bytes.inc_len(len) };
+    Ok(bytes)
 }
 
 /// Copies bytes into a C string. [`EINVAL`] when there is a NUL among them.

@@ -191,7 +191,7 @@ fn acl_value<T: FileSystem>(inode: &INode<T>, namespace: Namespace) -> Result<KV
     if len > XATTR_SIZE_MAX {
         return Err(EINVAL);
     }
-    let mut value = KVec::from_elem(0, len, GFP_KERNEL)?;
+    let mut value = crate::zeroed(len)?;
     T::get_xattr(inode, namespace, b"", Value(Some(&mut value)))?;
     Ok(value)
 }

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# Sourced by the benchmarks: a cache with images in it, a daemon, measurements and the
-# lines of a table.
+# Sourced by the benchmarks of the cache: images in it, a daemon, and measurements.
 # shellcheck shell=sh
 #
 # Needs root in the test guest; BENCH has the programs, WORK_DIR is on the disk that the
@@ -37,6 +36,8 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 1' INT TERM
 mkdir "$root" "$mnt" "$results" "$work/tree"
+
+. "${0%/*}/table.sh"
 
 modprobe -a cachefiles_demand erofs
 
@@ -130,20 +131,6 @@ measure() {
 # note ROW NUMBER: adds a line of one column to the row.
 note() { echo "$2" >>"$results/$1"; }
 
-# median ROW [COLUMN]
-median() {
-	cut -f "${2:-1}" "$results/$1" | sort -n |
-		awk '{ line[NR] = $0 } END { print line[int((NR + 1) / 2)] }'
-}
-
-# ratio ROW BASE [COLUMN]: of the medians.
-ratio() {
-	awk -v a="$(median "$1" "${3:-1}")" -v b="$(median "$2" "${3:-1}")" 'BEGIN { printf "%.2f", a / b }'
-}
-
-# per A N: A for each of N.
-per() { awk -v a="$1" -v n="$2" 'BEGIN { printf "%.1f", a / n }'; }
-
 # same_bytes ROW ROW...: were the same bytes read, in every repetition?
 same_bytes() {
 	first=$1
@@ -152,35 +139,4 @@ same_bytes() {
 		[ "$(cut -f $SUM "$results/$first")" = "$(cut -f $SUM "$results/$other")" ] ||
 			fail "$first and $other read different bytes"
 	done
-}
-
-# --- the table ----------------------------------------------------------------------
-
-# title TEXT [HEADING]...: begins a table.
-title() {
-	what=$1
-	shift
-	printf '\n%-42s' "$what"
-	[ $# = 0 ] || printf ' %9s' "$@"
-	printf '\n'
-}
-
-# compare TEXT COLUMN RAW-ROW ROW [AIM]: both medians, and what the second is to the first.
-compare() {
-	awk -v text="$1" -v a="$(median "$3" "$2")" -v b="$(median "$4" "$2")" -v aim="${5:-}" 'BEGIN {
-		ratio = sprintf("%.2f", b / a)
-		split(aim, part, " ")
-		met = part[1] == "<=" ? ratio + 0 <= part[2] : ratio + 0 >= part[2]
-		printf "  %-40s %9.0f %9.0f %9s", text, a, b, ratio
-		printf aim ? "   %s  %s\n" : "\n", aim, met ? "met" : "missed"
-	}'
-}
-
-# figures TEXT NUMBER...
-figures() {
-	text=$1
-	shift
-	printf '  %-40s' "$text"
-	printf ' %9s' "$@"
-	printf '\n'
 }

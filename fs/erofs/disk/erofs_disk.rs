@@ -53,7 +53,7 @@ pub use chunk::{ChunkEntry, ChunkMap};
 pub use device::{resolve, resolve_flat, Address, DeviceSlot, Place, DEVICE_SLOT_SIZE};
 pub use dirent::{BlockSearch, DirBlock, DirEntry, Search, Step, NAME_MAX};
 pub use error::{Error, ReadError, Result};
-pub use inode::{device_number, Inode, Layout, EXTENDED_INODE_SIZE};
+pub use inode::{device_number, Inode, Layout, COMPACT_INODE_SIZE, EXTENDED_INODE_SIZE};
 pub use super_block::{SuperBlock, MAGIC, SUPER_OFFSET, SUPER_SIZE, SUPER_SIZE_MAX};
 pub use xattr::{XattrEntries, XattrEntry, XattrValue, Xattrs};
 pub use xattr_prefix::{LongPrefix, LongPrefixes, Namespace};

@@ -11,7 +11,7 @@ use zerocopy_derive::{FromBytes, Immutable, KnownLayout, Unaligned};
 use crate::{Area, ChunkMap, Error, Result, SuperBlock};
 
 /// Size of a compact inode in bytes.
-const COMPACT_INODE_SIZE: usize = 32;
+pub const COMPACT_INODE_SIZE: usize = 32;
 
 /// Size of an extended inode in bytes: the most that [`Inode::parse`] needs.
 pub const EXTENDED_INODE_SIZE: usize = 64;

@@ -116,8 +116,7 @@ impl<T: FileSystem> Context<T> {
             pr_err!("a second source was given\n");
             return Err(EINVAL);
         }
-        let mut room = KVec::<u8>::with_capacity(PATH_MAX, GFP_KERNEL)?;
-        room.resize(PATH_MAX, 0, GFP_KERNEL)?;
+        let mut room = crate::zeroed(PATH_MAX)?;
         // SAFETY: The file is open, and the room is as long as said.
         let path = from_err_ptr(unsafe {
             bindings::file_path(
