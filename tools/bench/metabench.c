@@ -24,10 +24,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "clock.h"
 
 static uint64_t sum;
 
@@ -35,34 +35,6 @@ static void die(const char *what)
 {
 	fprintf(stderr, "metabench: %s: %s\n", what, strerror(errno));
 	exit(1);
-}
-
-static double now_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1e6 + now.tv_nsec / 1e3;
-}
-
-static double used_us(void)
-{
-	struct rusage used;
-
-	getrusage(RUSAGE_SELF, &used);
-	return (used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1e6 +
-	       used.ru_utime.tv_usec + used.ru_stime.tv_usec;
-}
-
-static double idle_us(void)
-{
-	double idle, iowait;
-	FILE *stat = fopen("/proc/stat", "r");
-
-	if (!stat || fscanf(stat, "cpu %*s %*s %*s %lf %lf", &idle, &iowait) != 2)
-		die("/proc/stat");
-	fclose(stat);
-	return (idle + iowait) / sysconf(_SC_CLK_TCK) * 1e6;
 }
 
 static size_t mount_often(const char *device, const char *dir, size_t count)

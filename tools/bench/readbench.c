@@ -44,10 +44,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "clock.h"
 
 #define BLOCK 4096
 #define PIECE (1 << 20)
@@ -69,36 +69,6 @@ static void *get_memory(size_t count, size_t size)
 	if (!memory)
 		die("memory");
 	return memory;
-}
-
-static double now_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1e6 + now.tv_nsec / 1e3;
-}
-
-/* Processor time that this program has used. */
-static double used_us(void)
-{
-	struct rusage used;
-
-	getrusage(RUSAGE_SELF, &used);
-	return (used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1e6 +
-	       used.ru_utime.tv_usec + used.ru_stime.tv_usec;
-}
-
-/* Time that the processors were idle, all of them together. */
-static double idle_us(void)
-{
-	double idle, iowait;
-	FILE *stat = fopen("/proc/stat", "r");
-
-	if (!stat || fscanf(stat, "cpu %*s %*s %*s %lf %lf", &idle, &iowait) != 2)
-		die("/proc/stat");
-	fclose(stat);
-	return (idle + iowait) / sysconf(_SC_CLK_TCK) * 1e6;
 }
 
 /*
