@@ -20,7 +20,8 @@ use kernel::{
     sync::aref::ARef,
 };
 
-/// C callbacks of a `struct fs_context` for the file system `T`, whose `fs_private` owns a `KBox<Private<T>>`.
+/// C callbacks of a `struct fs_context` for the file system `T`, whose `fs_private` owns a
+/// `KBox<Private<T>>`.
 pub(super) struct Context<T>(PhantomData<T>);
 
 struct Private<T: FileSystem> {
