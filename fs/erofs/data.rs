@@ -155,22 +155,14 @@ impl core::fmt::Display for Reason<'_> {
 }
 
 /// Begins to read what a file has from `pos` on, past its own page cache, as long as it lies in one
-/// piece. May sleep.
-pub(crate) fn read_ahead(sb: &SuperBlock<Erofs>, inode: &Inode, pos: u64, len: u64) {
-    // What is wrong is said by whoever reads it.
-    let slice = FileMap { sb, inode }.extent(pos);
-    if let Ok(Slice {
-        pos: begin,
-        len: there,
-        source: Source::Blob { blob, start },
-    }) = slice
-    {
-        let skip = pos.saturating_sub(begin);
-        let len = len.min(there.saturating_sub(skip));
-        if let Ok(device) = sb.data().device(usize::from(blob)) {
-            device.read_ahead(start.saturating_add(skip), len);
-        }
+/// piece. `pos` must be within the file. May sleep. Fails where a read of that byte would.
+pub(crate) fn read_ahead(sb: &SuperBlock<Erofs>, inode: &Inode, pos: u64, len: u64) -> Result {
+    let slice = first_slice(&FileMap { sb, inode }, pos, len)?;
+    if let Source::Blob { blob, start } = slice.source {
+        let device = sb.data().device(usize::from(blob))?;
+        device.read_ahead(start, slice.len);
     }
+    Ok(())
 }
 
 /// Copies bytes of a file past its own page cache, for what is metadata itself. May sleep.

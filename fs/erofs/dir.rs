@@ -46,8 +46,8 @@ impl dir::Operations for Directory {
             let position = emitter.position();
             let index = position.checked_div(block_size).ok_or(EINVAL)?;
             let start = index.checked_mul(block_size).ok_or(EINVAL)?;
-            if start >= asked {
-                data::read_ahead(dir.super_block(), disk, start, window);
+            if window > 0 && start >= asked {
+                data::read_ahead(dir.super_block(), disk, start, window)?;
                 asked = start.saturating_add(window.max(block_size));
             }
             let block = DirBlock::new(blocks.read(index)?).map_err(corrupt)?;

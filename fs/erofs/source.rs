@@ -2,10 +2,7 @@
 
 //! Where the bytes of a device are: in the cache, on a block device, or in an image file.
 
-use crate::{
-    blobs::Blob,
-    options::{Options, Switches},
-};
+use crate::{blobs::Blob, options::Switches};
 use kernel::{
     prelude::*,
     sync::atomic::{ordering, Atomic},
@@ -34,12 +31,24 @@ pub(crate) struct ImageFile {
 }
 
 impl ImageFile {
-    pub(crate) fn new(file: KFile, offset: u64, direct: bool) -> Self {
-        Self {
+    pub(crate) fn new(file: KFile, offset: u64, switches: Switches) -> Self {
+        let image = Self {
             file,
             offset,
-            direct: Atomic::new(direct),
-        }
+            direct: Atomic::new(false),
+        };
+        let direct = image.wants_direct(switches);
+        image.direct.store(direct, ordering::Relaxed);
+        image
+    }
+
+    fn is_device(&self) -> bool {
+        self.file.block_device().is_some()
+    }
+
+    /// Whether it is to be read past its page cache. A device always is.
+    fn wants_direct(&self, switches: Switches) -> bool {
+        self.is_device() || switches.has(Switches::DIRECT_IO)
     }
 }
 
@@ -61,13 +70,8 @@ impl Source {
     }
 
     /// Those switches that have a meaning here.
-    pub(crate) fn switches(&self, options: &Options) -> Switches {
-        let mut switches = options.switches();
-        let on_device_or_cache = match self {
-            Self::Cache(_) => true,
-            Self::File(image) => image.file.block_device().is_some(),
-        };
-        if on_device_or_cache {
+    pub(crate) fn known(&self, mut switches: Switches) -> Switches {
+        if !matches!(self, Self::File(image) if !image.is_device()) {
             switches.set(Switches::DIRECT_IO, false);
         }
         switches
@@ -101,10 +105,10 @@ impl Source {
         }
     }
 
-    /// Sets whether an image file is read past its page cache. A block device always is.
-    pub(crate) fn set_direct(&self, direct: bool) {
+    /// Takes the switches of a remount.
+    pub(crate) fn set_direct(&self, switches: Switches) {
         if let Self::File(image) = self {
-            let direct = direct || image.file.block_device().is_some();
+            let direct = image.wants_direct(switches);
             image.direct.store(direct, ordering::Relaxed);
         }
     }

@@ -132,7 +132,7 @@ pub(crate) fn mount<'a>(
     let primary = Device::new(primary);
     let mut sb = sb.attach(Volume {
         name,
-        switches: Atomic::new(primary.source.switches(&options).to_u32()),
+        switches: Atomic::new(primary.source.known(options.switches()).to_u32()),
         options,
         primary,
         image: SetOnce::new(),
@@ -307,9 +307,7 @@ impl Opener<'_> {
 
     /// A device or image file that is open.
     fn image(&self, file: KFile, options: &Options, offset: u64) -> Source {
-        // A device has no page cache of its own that would be worth to fill.
-        let direct = self.kind == Kind::Device || options.switches().has(Switches::DIRECT_IO);
-        Source::File(ImageFile::new(file, offset, direct))
+        Source::File(ImageFile::new(file, offset, options.switches()))
     }
 }
 
@@ -332,12 +330,12 @@ impl Volume {
     /// Takes the options of a remount. [`EINVAL`] if they name another image.
     pub(crate) fn reconfigure(&self, options: Options) -> Result<Reconfigured> {
         self.options.check_same(&options)?;
-        let switches = self.primary.source.switches(&options);
+        let others = &self.image()?.devices;
+        let switches = self.primary.source.known(options.switches());
         self.switches.store(switches.to_u32(), ordering::Relaxed);
-        let direct = switches.has(Switches::DIRECT_IO);
-        self.primary.source.set_direct(direct);
-        for device in self.image()?.devices.iter() {
-            device.source.set_direct(direct);
+        self.primary.source.set_direct(switches);
+        for device in others {
+            device.source.set_direct(switches);
         }
         Ok(Reconfigured {
             posix_acl: switches.has(Switches::ACL),

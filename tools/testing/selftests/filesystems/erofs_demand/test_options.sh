@@ -27,7 +27,7 @@ tried=$(($# * 2))
 # shellcheck disable=SC2086 # lists
 set -- $REMOUNTS
 tried=$((tried + $# * 2))
-plan $((tried + 18))
+plan $((tried + 20))
 
 # One image, and behind a block of nothing the same once more.
 mkdir "$TMP/tree"
@@ -132,6 +132,25 @@ check "how much of a directory is read ahead can be set" eval \
 check "to numbers only" eval 'fails set_readahead much 2>/dev/null'
 umount "$MNT"
 check "the folder goes with the volume" fails test -e "$SYSFS"
+
+# A large directory whose image arrives while it is listed.
+mkdir "$TMP/names"
+(cd "$TMP/names" && seq 8000 | xargs touch)
+make_image names.img "$TMP/names"
+# list BYTES: requests for listing it when so many are asked for at once.
+list() {
+	rm -rf "$CACHE/cache"
+	: >"$TRACE"
+	prepare names.img >/dev/null && start_daemon && mount_image names.img || return 1
+	echo "$1" >"/sys/fs/erofs/$(mountpoint -d "$MNT")/dir_ra_bytes"
+	ls "$MNT" >"$TMP/listed" && umount "$MNT" && stop_daemon
+	requests >"$TMP/requests-$1"
+}
+check "a large directory can be listed while it arrives" eval \
+	'list 0 && list 1048576 && equal "$(wc -l <"$TMP/listed")" 8000'
+note "requests: $(cat "$TMP/requests-0"), with 1 MiB at once $(cat "$TMP/requests-1048576")"
+check "reading it ahead takes fewer requests" \
+	test "$(cat "$TMP/requests-1048576")" -lt "$(cat "$TMP/requests-0")"
 
 # --- an open file as the source --------------------------------------------------------------
 
