@@ -41,6 +41,8 @@ cleanup() {
 	awk -v dir="$WORK/" 'index($2, dir) == 1 { print $2 }' /proc/mounts | sort -r |
 		while read -r m; do umount "$m" || umount -l "$m"; done
 	[ -z "$DAEMON" ] || stop_daemon
+	[ ! -e "$WORK/changed" ] ||
+		while read -r file value; do echo "$value" >"$file"; done <"$WORK/changed"
 	rm -rf "$WORK"
 	exit "$cleanup_status"
 }
@@ -59,6 +61,12 @@ wait_for() {
 		[ "$(date +%s)" -lt "$wait_end" ] || { echo "waited in vain for: $*"; return 1; }
 		sleep 0.1
 	done
+}
+
+# change FILE VALUE: a setting of the kernel, which is again as it was when the test ends.
+change() {
+	echo "$1 $(cat "$1")" >>"$WORK/changed"
+	echo "$2" >"$1"
 }
 
 # Load our modules; without them there is nothing to test.

@@ -23,10 +23,13 @@ need_stock_module
 TAB=$(printf '\t')
 
 # for_each_image COMMAND [ARG]...: with name and blobs of each behind the arguments.
+# Five digests of a whole tree take half an hour on a debug kernel: there, test_whole.sh
+# has to do.
 for_each_image() {
 	while IFS=$TAB read -r image blobs _ <&3; do
 		# shellcheck disable=SC2254 # a pattern
 		case $image in $IMAGES) ;; *) continue ;; esac
+		[ "$image" != debian ] || [ "$SLOW" = 1 ] || continue
 		[ "$blobs" != - ] || blobs=''
 		"$@" "$image" "$blobs"
 	done 3<"$MATRIX/list"
