@@ -11,7 +11,7 @@ use kernel::{
     prelude::*,
     str::CString,
     sync::{
-        atomic::{ordering, AtomicFlag},
+        atomic::{ordering, Atomic, AtomicFlag},
         Arc, Mutex,
     },
 };
@@ -21,6 +21,9 @@ const VOLUME: &CStr = c"erofs";
 
 /// The kind of cache that can fetch on demand.
 const PROVIDER: &CStr = c"cachefiles_demand";
+
+/// The next [`Blob::id`].
+static NEXT_ID: Atomic<u64> = Atomic::new(0);
 
 /// What the mounts share: volumes, and the blobs in them.
 #[pin_data]
@@ -36,6 +39,7 @@ struct Open {
 }
 
 struct OpenBlob {
+    id: u64,
     name: CString,
     cookie: Arc<Cookie>,
     users: usize,
@@ -46,6 +50,7 @@ struct OpenBlob {
 /// A blob that a mount uses.
 pub(crate) struct Blob {
     registry: Arc<Registry>,
+    id: u64,
     cookie: Arc<Cookie>,
     size: u64,
     /// Whether the mount does not want what it has asked for any more.
@@ -70,10 +75,11 @@ impl Registry {
         tag: Option<&CStr>,
         name: &CStr,
     ) -> Result<Blob> {
-        let cookie = self.cookie(mount, tag, name)?;
+        let (id, cookie) = self.cookie(mount, tag, name)?;
         // From here on dropping the blob undoes what was done.
         let mut blob = Blob {
             registry: self.clone(),
+            id,
             cookie,
             size: 0,
             given_up: AtomicFlag::new(false),
@@ -91,7 +97,7 @@ impl Registry {
         Ok(blob)
     }
 
-    fn cookie(&self, mount: &CStr, tag: Option<&CStr>, name: &CStr) -> Result<Arc<Cookie>> {
+    fn cookie(&self, mount: &CStr, tag: Option<&CStr>, name: &CStr) -> Result<(u64, Arc<Cookie>)> {
         let mut volumes = self.volumes.lock();
         // Volumes without blobs do not stay: what an earlier mount was refused, or a cache that
         // has gone, must not be in the way of this one.
@@ -112,14 +118,16 @@ impl Registry {
         if let Some(blob) = open.blobs.iter_mut().find(|blob| *blob.name == *name) {
             blob.users = blob.users.checked_add(1).ok_or(EMFILE)?;
             blob.readers = blob.readers.saturating_add(1);
-            return Ok(blob.cookie.clone());
+            return Ok((blob.id, blob.cookie.clone()));
         }
         let cookie = Cookie::acquire(open.volume.clone(), name.to_bytes()).inspect_err(|e| {
             pr_err!("({mount:?}): blob name {name:?} is not accepted: {e:?}\n");
         })?;
         let cookie = Arc::new(cookie, GFP_KERNEL)?;
+        let id = NEXT_ID.fetch_add(1, ordering::Relaxed);
         open.blobs.push(
             OpenBlob {
+                id,
                 name: CString::try_from(name)?,
                 cookie: cookie.clone(),
                 users: 1,
@@ -130,7 +138,7 @@ impl Registry {
         if let Some(fresh) = fresh {
             volumes.push(fresh, GFP_KERNEL)?;
         }
-        Ok(cookie)
+        Ok((id, cookie))
     }
 }
 
@@ -169,6 +177,11 @@ fn check_provider(mount: &CStr, volume: &Volume) -> Result {
 }
 
 impl Blob {
+    /// The same for all that use the blob, and never that of another one.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Size in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.size

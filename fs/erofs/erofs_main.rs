@@ -84,20 +84,24 @@ impl FileSystem for Erofs {
     type Context = Shared;
     type Options = options::Options;
     type Data = volume::Volume;
+    type Key = options::Key;
     type INodeData = inode::Node;
 
     fn parse_option(options: &mut options::Options, name: &CStr, value: Option<&CStr>) -> Result {
         options.parse(name, value)
     }
 
-    fn backing(options: &options::Options) -> Result<Backing> {
+    fn backing(
+        shared: &Arc<Shared>,
+        options: &mut options::Options,
+    ) -> Result<Backing<options::Key>> {
         options.check_sharing()?;
         match options.uuid() {
             Some(_) if options.fsoffset() != 0 => {
                 pr_err!("fsoffset= is about a device or file, and does not go with uuid=\n");
                 Err(EINVAL)
             }
-            Some(_) => Ok(Backing::Own),
+            Some(_) => Ok(Backing::Own(options.open_blob(&shared.registry)?)),
             None if options.tag().is_some() => {
                 pr_err!("tag= is about a cache, and needs uuid=, the name of a blob in it\n");
                 Err(EINVAL)

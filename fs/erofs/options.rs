@@ -2,16 +2,21 @@
 
 //! Mount options.
 
+use crate::blobs::{Blob, Registry};
 use kernel::{
     prelude::*,
     seq_file::SeqFile,
     seq_print,
     str::{parse_int::ParseInt as _, CString},
+    sync::{
+        atomic::{ordering, Atomic},
+        Arc,
+    },
 };
-use vfs::fs::show_option;
+use vfs::{c_string, fs::show_option};
 
 /// Options that are on or off, and that remount(2) can change.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Switches(u32);
 
 impl Switches {
@@ -37,15 +42,52 @@ impl Switches {
         }
     }
 
-    /// As a number, to be kept in an atomic variable.
-    pub(crate) fn to_u32(self) -> u32 {
-        self.0
+    /// Those that have a meaning for an image in the cache.
+    pub(crate) fn of_cache(mut self) -> Self {
+        self.set(Self::DIRECT_IO, false);
+        self
+    }
+}
+
+/// The switches of a mounted volume.
+#[derive(Clone)]
+pub(crate) struct Current(Arc<Atomic<u32>>);
+
+impl Current {
+    pub(crate) fn new(switches: Switches) -> Result<Self> {
+        Ok(Self(Arc::new(Atomic::new(switches.0), GFP_KERNEL)?))
     }
 
-    /// The other way round.
-    pub(crate) fn from_u32(switches: u32) -> Self {
-        Self(switches)
+    pub(crate) fn get(&self) -> Switches {
+        Switches(self.0.load(ordering::Relaxed))
     }
+
+    pub(crate) fn set(&self, switches: Switches) {
+        self.0.store(switches.0, ordering::Relaxed);
+    }
+}
+
+/// What makes two mounts of an image in the cache the same: the blob with the super block, and the
+/// options, as they are now.
+pub(crate) struct Key {
+    blob: u64,
+    devices: KVec<CString>,
+    tag: Option<CString>,
+    switches: Current,
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.blob == other.blob
+            && self.switches.get() == other.switches.get()
+            && self.tag.as_deref() == other.tag.as_deref()
+            && same_names(&self.devices, &other.devices)
+    }
+}
+
+fn same_names(names: &[CString], others: &[CString]) -> bool {
+    let strings = |names| <[CString]>::iter(names).map(|name| &**name);
+    strings(names).eq(strings(others))
 }
 
 impl Default for Switches {
@@ -67,6 +109,8 @@ pub(crate) struct Options {
     fsoffset: u64,
     switches: Switches,
     sharing: Sharing,
+    /// What `uuid=` names, opened, and the switches that mounts of the volume share.
+    opened: Option<(Blob, Current)>,
 }
 
 /// Options that the kernel's own module has for memory that is shared, between images or with a
@@ -158,16 +202,35 @@ impl Options {
         Err(EINVAL)
     }
 
+    /// Opens the blob that `uuid=` names. May sleep. Errors are those of [`Registry::open`].
+    pub(crate) fn open_blob(&mut self, registry: &Arc<Registry>) -> Result<Key> {
+        let name = self.uuid().ok_or(EINVAL)?;
+        let blob = registry.open(name, self.tag(), name)?;
+        let mut devices = KVec::new();
+        for name in &self.devices {
+            devices.push(c_string(name.to_bytes())?, GFP_KERNEL)?;
+        }
+        let key = Key {
+            blob: blob.id(),
+            devices,
+            tag: self.tag().map(|tag| c_string(tag.to_bytes())).transpose()?,
+            switches: Current::new(self.switches.of_cache())?,
+        };
+        self.opened = Some((blob, key.switches.clone()));
+        Ok(key)
+    }
+
+    /// What [`Self::open_blob`] opened, once.
+    pub(crate) fn take_blob(&mut self) -> Option<(Blob, Current)> {
+        self.opened.take()
+    }
+
     /// [`EINVAL`] if `other`, as far as it says, names another image.
     pub(crate) fn check_same(&self, other: &Self) -> Result {
         let differs = |mine: &Option<CString>, other: &Option<CString>| {
             other.is_some() && other.as_deref() != mine.as_deref()
         };
-        let same_devices = other
-            .devices
-            .iter()
-            .map(|device| &**device)
-            .eq(self.devices.iter().map(|device| &**device));
+        let same_devices = same_names(&self.devices, &other.devices);
         let name = if differs(&self.uuid, &other.uuid) {
             "uuid="
         } else if differs(&self.tag, &other.tag) {

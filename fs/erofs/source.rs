@@ -71,10 +71,15 @@ impl Source {
 
     /// Those switches that have a meaning here.
     pub(crate) fn known(&self, mut switches: Switches) -> Switches {
-        if !matches!(self, Self::File(image) if !image.is_device()) {
-            switches.set(Switches::DIRECT_IO, false);
+        match self {
+            Self::Cache(_) => switches.of_cache(),
+            Self::File(image) => {
+                if image.is_device() {
+                    switches.set(Switches::DIRECT_IO, false);
+                }
+                switches
+            }
         }
-        switches
     }
 
     /// Where its bytes are.

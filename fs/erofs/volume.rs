@@ -6,7 +6,7 @@ use crate::{
     blobs::Registry,
     buffers::Buffers,
     data, inode,
-    options::{Options, Switches},
+    options::{Current, Options, Switches},
     source::{ImageFile, Source},
     Erofs,
 };
@@ -48,7 +48,7 @@ pub(crate) struct Volume {
     /// How many bytes of a directory are asked for at once by those who list it.
     dir_ra_bytes: Arc<Atomic<u32>>,
     /// Those of the options that remount(2) can change.
-    switches: Atomic<u32>,
+    switches: Current,
     primary: Device,
     // Known once the super block is read, for which there must be a volume already.
     image: SetOnce<Image>,
@@ -113,7 +113,7 @@ impl Device {
 /// Mounts the image that the options name. May sleep.
 pub(crate) fn mount<'a>(
     mut sb: New<'a, Erofs>,
-    options: Options,
+    mut options: Options,
 ) -> Result<(Filling<'a, Erofs>, ARef<INode<Erofs>>)> {
     let shared = sb.context().clone();
     let name = CString::try_from(options.uuid().or(sb.source()).unwrap_or(c"?"))?;
@@ -125,16 +125,19 @@ pub(crate) fn mount<'a>(
             None => Kind::File,
         },
     };
-    let primary = match options.uuid() {
-        Some(uuid) => opener.open(&name, &options, uuid)?,
-        None => opener.image(sb.image()?, &options, options.fsoffset()),
+    let (primary, switches) = match options.take_blob() {
+        Some((blob, switches)) => (Source::Cache(blob), switches),
+        None => {
+            let image = opener.image(sb.image()?, &options, options.fsoffset());
+            let switches = image.known(options.switches());
+            (image, Current::new(switches)?)
+        }
     };
-    let primary = Device::new(primary);
     let mut sb = sb.attach(Volume {
         name,
-        switches: Atomic::new(primary.source.known(options.switches()).to_u32()),
+        switches,
         options,
-        primary,
+        primary: Device::new(primary),
         image: SetOnce::new(),
         metabox: SetOnce::new(),
         packed: SetOnce::new(),
@@ -324,7 +327,7 @@ impl Volume {
 
     /// Which of the options that can change are on.
     pub(crate) fn switches(&self) -> Switches {
-        Switches::from_u32(self.switches.load(ordering::Relaxed))
+        self.switches.get()
     }
 
     /// Takes the options of a remount. [`EINVAL`] if they name another image.
@@ -332,7 +335,7 @@ impl Volume {
         self.options.check_same(&options)?;
         let others = &self.image()?.devices;
         let switches = self.primary.source.known(options.switches());
-        self.switches.store(switches.to_u32(), ordering::Relaxed);
+        self.switches.set(switches);
         self.primary.source.set_direct(switches);
         for device in others {
             device.source.set_direct(switches);

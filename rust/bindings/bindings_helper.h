@@ -30,6 +30,7 @@
 const unsigned int VFS_CONST_SB_RDONLY = SB_RDONLY;
 const unsigned int VFS_CONST_SB_NOATIME = SB_NOATIME;
 const unsigned int VFS_CONST_SB_POSIXACL = SB_POSIXACL;
+const unsigned int VFS_CONST_SB_ACTIVE = SB_ACTIVE;
 const blk_mode_t VFS_CONST_BLK_OPEN_READ = BLK_OPEN_READ;
 const unsigned int VFS_CONST_ACL_TYPE_ACCESS = ACL_TYPE_ACCESS;
 const unsigned int VFS_CONST_ACL_TYPE_DEFAULT = ACL_TYPE_DEFAULT;

@@ -176,6 +176,11 @@ void vfs_helper_module_put(struct module *module)
 	module_put(module);
 }
 
+struct dentry *vfs_helper_dget(struct dentry *dentry)
+{
+	return dget(dentry);
+}
+
 void vfs_helper_super_set_uuid(struct super_block *sb, const u8 *uuid,
 			       unsigned int len)
 {

@@ -107,6 +107,7 @@ void vfs_helper_seq_show_option(struct seq_file *m, const char *name,
 				const char *value);
 
 /* linux/uio.h */
+struct dentry *vfs_helper_dget(struct dentry *dentry);
 size_t vfs_helper_iov_iter_count(const struct iov_iter *iter);
 void vfs_helper_iov_iter_truncate(struct iov_iter *iter, u64 count);
 

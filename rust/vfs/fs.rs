@@ -33,10 +33,11 @@ mod context;
 use context::Context;
 
 /// Where the bytes of a volume are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backing {
-    /// Where the file system knows: mount(2)'s source is of no interest.
-    Own,
+#[derive(Debug)]
+pub enum Backing<K> {
+    /// Where the file system knows: mount(2)'s source is of no interest. A mount whose key equals
+    /// that of a mounted volume is one more mount of that volume, with the same pages in memory.
+    Own(K),
     /// On the block device, or else in the image file, that mount(2)'s source names. The volume
     /// gets it by [`super_block::New::image`].
     Source,
@@ -60,6 +61,9 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     /// What belongs to a mounted volume. Dropped at unmount, in process context.
     type Data: Send + Sync + 'static;
 
+    /// Tells volumes with [`Backing::Own`] apart. Compared under a spin lock.
+    type Key: PartialEq + Send + Sync + 'static;
+
     /// What belongs to an inode. Dropped after an RCU grace period, in soft interrupt context: its
     /// destructor must not sleep.
     type INodeData: Send + Sync + 'static;
@@ -72,9 +76,13 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     /// as by default. May sleep. [`EINVAL`], and nothing changes, if one of them cannot change.
     fn reconfigure(sb: &SuperBlock<Self>, options: Self::Options) -> Result<Reconfigured>;
 
-    /// Where the bytes of a volume with these options are. [`EINVAL`] for options that do not go
-    /// together.
-    fn backing(options: &Self::Options) -> Result<Backing>;
+    /// Where the bytes of a volume with these options are. What has to be opened to tell can be left
+    /// with the options, for [`FileSystem::fill_super`]; that is not called for one more mount of a
+    /// volume. May sleep. [`EINVAL`] for options that do not go together.
+    fn backing(
+        context: &Arc<Self::Context>,
+        options: &mut Self::Options,
+    ) -> Result<Backing<Self::Key>>;
 
     /// Mounts: attaches the data to the super block and returns the root directory. May sleep.
     fn fill_super<'a>(
@@ -221,6 +229,17 @@ impl<T: FileSystem> Registration<T> {
         }? Error)
     }
 
+    /// The registration that has the C type `fs`.
+    ///
+    /// # Safety
+    ///
+    /// `fs` must be the type that a live registration of `T` has registered.
+    unsafe fn of_type<'a>(fs: *mut bindings::file_system_type) -> &'a Self {
+        let fs = Opaque::cast_from(fs);
+        // SAFETY: The caller's promise.
+        unsafe { &*container_of!(fs, Self, fs) }
+    }
+
     /// The registration of the type of `sb`.
     ///
     /// # Safety
@@ -228,25 +247,25 @@ impl<T: FileSystem> Registration<T> {
     /// `sb` must be a valid super block of the type `T`.
     unsafe fn of<'a>(sb: *mut bindings::super_block) -> &'a Self {
         // SAFETY: The super block's type is the one in a registration of `T`, which outlives it.
-        unsafe {
-            let fs = Opaque::cast_from((*sb).s_type);
-            &*container_of!(fs, Self, fs)
-        }
+        unsafe { Self::of_type((*sb).s_type) }
     }
 
     /// # Safety
     ///
     /// Only for `file_system_type::kill_sb` of a super block of the type `T`.
     unsafe extern "C" fn kill_sb(sb: *mut bindings::super_block) {
-        // SAFETY: By the safety requirement. A super block with a root has its data attached.
+        // SAFETY: By the safety requirement. A super block with a root has its data attached. Once
+        // it is killed no mount compares its key any more.
         unsafe {
             if !(*sb).s_root.is_null() {
                 T::unmount(SuperBlock::from_raw(sb));
             }
+            let info = (*sb).s_fs_info;
             match (*sb).s_bdev.is_null() {
                 true => bindings::kill_anon_super(sb),
                 false => bindings::kill_block_super(sb),
             }
+            super_block::Info::<T>::free(info);
         }
     }
 

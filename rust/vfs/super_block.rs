@@ -11,7 +11,7 @@ use crate::{
     kfile::KFile,
     xattr,
 };
-use core::{marker::PhantomData, mem, ops::Deref, ptr};
+use core::{ffi::c_void, marker::PhantomData, mem, ops::Deref, ptr};
 use kernel::{
     error::to_result,
     ffi,
@@ -24,11 +24,52 @@ use kernel::{
     types::Opaque,
 };
 
+/// What `s_fs_info` points to: it comes with the super block, and goes when nobody can find that
+/// any more.
+///
+/// Its parts are used one by one: while the task that mounts attaches the data, others compare the
+/// key.
+pub(crate) struct Info<T: FileSystem> {
+    /// The same for all mounts of a volume. Without one, every mount has a volume of its own.
+    key: Option<T::Key>,
+    /// Null, or from a `KBox`.
+    data: *mut T::Data,
+}
+
+impl<T: FileSystem> Info<T> {
+    /// For `fs_context::s_fs_info`, from where a new super block gets it.
+    pub(crate) fn new(key: Option<T::Key>) -> Result<*mut c_void> {
+        let data = ptr::null_mut();
+        Ok(KBox::into_raw(KBox::new(Self { key, data }, GFP_KERNEL)?).cast())
+    }
+
+    /// Whether both are of one volume.
+    ///
+    /// # Safety
+    ///
+    /// Both must be from [`Self::new`] and live.
+    pub(crate) unsafe fn same_volume(a: *mut c_void, b: *mut c_void) -> bool {
+        // SAFETY: By the safety requirement; nobody changes a key.
+        let (a, b) = unsafe { (&(*a.cast::<Self>()).key, &(*b.cast::<Self>()).key) };
+        a.is_some() && a == b
+    }
+
+    /// # Safety
+    ///
+    /// `info` must be null, or from [`Self::new`] without data, and not be used any more.
+    pub(crate) unsafe fn free(info: *mut c_void) {
+        if !info.is_null() {
+            // SAFETY: By the safety requirement.
+            drop(unsafe { KBox::from_raw(info.cast::<Self>()) });
+        }
+    }
+}
+
 /// A super block with the file system's data attached.
 ///
 /// # Invariants
 ///
-/// `s_fs_info` is a `KBox<T::Data>`, which is dropped after the last inode is unused.
+/// `s_fs_info` is an [`Info`] with data, which is dropped after the last inode is unused.
 #[repr(transparent)]
 pub struct SuperBlock<T: FileSystem>(Opaque<bindings::super_block>, PhantomData<T>);
 
@@ -51,8 +92,18 @@ impl<T: FileSystem> SuperBlock<T> {
     /// What the file system attached.
     pub fn data(&self) -> &T::Data {
         // SAFETY: By the invariants. Only shared references are given out.
-        unsafe { &*(*self.0.get()).s_fs_info.cast::<T::Data>() }
+        unsafe { &**data_slot::<T>(self.0.get()) }
     }
+}
+
+/// Where the pointer to the data is.
+///
+/// # Safety
+///
+/// `sb` must be a super block of the type `T` that has its [`Info`].
+unsafe fn data_slot<T: FileSystem>(sb: *mut bindings::super_block) -> *mut *mut T::Data {
+    // SAFETY: By the safety requirement.
+    unsafe { &raw mut (*(*sb).s_fs_info.cast::<Info<T>>()).data }
 }
 
 /// A super block that has nothing attached yet.
@@ -130,8 +181,8 @@ impl<'a, T: FileSystem> New<'a, T> {
         let data = KBox::new(data, GFP_KERNEL)?;
         // SAFETY: By the constructor's promise the super block is ours.
         let sb = unsafe {
+            *data_slot::<T>(self.sb) = KBox::into_raw(data);
             let sb = &mut *self.sb;
-            sb.s_fs_info = KBox::into_raw(data).cast();
             sb.s_flags |= flags;
             if T::HAS_FIND_BY_HANDLE {
                 sb.s_export_op = ptr::from_ref(&export::Table::<T>::OPS).cast();
@@ -216,21 +267,29 @@ impl<T: FileSystem> Deref for Filling<'_, T> {
     }
 }
 
+/// Whether the data is attached.
+///
+/// # Safety
+///
+/// `sb` must be a super block of the type `T`, used by this task alone.
+pub(crate) unsafe fn has_data<T: FileSystem>(sb: *mut bindings::super_block) -> bool {
+    // SAFETY: By the safety requirement.
+    unsafe { !(*data_slot::<T>(sb)).is_null() }
+}
+
 /// Drops the data of a super block that has no inodes in use any more, if it has data.
 ///
 /// # Safety
 ///
 /// `sb` must be a super block of the type `T` that nobody uses the data of.
 pub(crate) unsafe fn drop_data<T: FileSystem>(sb: *mut bindings::super_block) {
-    // SAFETY: By the safety requirement.
-    let data = unsafe { (*sb).s_fs_info };
-    if !data.is_null() {
-        // SAFETY: `New::attach` stored the box. The pointer stays until the drop is over, because
-        // dropping inodes that the data holds may need it.
-        unsafe {
-            let data = KBox::from_raw(data.cast::<T::Data>());
-            drop(data);
-            (*sb).s_fs_info = ptr::null_mut();
+    // SAFETY: By the safety requirement. `New::attach` stored the box. The pointer stays until the
+    // drop is over, because dropping inodes that the data holds may need it.
+    unsafe {
+        let slot = data_slot::<T>(sb);
+        if !(*slot).is_null() {
+            drop(KBox::from_raw(*slot));
+            *slot = ptr::null_mut();
         }
     }
 }

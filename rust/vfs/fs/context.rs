@@ -4,16 +4,16 @@
 //!
 //! C header: [`include/linux/fs_context.h`](srctree/include/linux/fs_context.h)
 
-use super::{Backing, FileSystem};
+use super::{Backing, FileSystem, Registration};
 use crate::{
     bindings,
     kfile::KFile,
-    super_block::{self, SuperBlock},
+    super_block::{self, Info, SuperBlock},
     to_errno,
 };
 use core::{marker::PhantomData, mem, ptr};
 use kernel::{
-    error::{from_err_ptr, from_result},
+    error::{from_err_ptr, from_result, to_result},
     ffi,
     fs::File,
     prelude::*,
@@ -73,8 +73,12 @@ impl<T: FileSystem> Context<T> {
     ///
     /// Only for `fs_context_operations::free`, after [`Self::init`].
     unsafe extern "C" fn free(fc: *mut bindings::fs_context) {
-        // SAFETY: The VFS frees a context once; `init` stored the box there.
-        drop(unsafe { KBox::from_raw((*fc).fs_private.cast::<Private<T>>()) });
+        // SAFETY: The VFS frees a context once; `init` stored the box there. What is still here of
+        // a super block did not become one.
+        unsafe {
+            drop(KBox::from_raw((*fc).fs_private.cast::<Private<T>>()));
+            Info::<T>::free((*fc).s_fs_info);
+        }
     }
 
     /// # Safety
@@ -139,41 +143,99 @@ impl<T: FileSystem> Context<T> {
     ///
     /// Only for `fs_context_operations::get_tree`: `fc` is valid and used by this task alone.
     unsafe extern "C" fn get_tree(fc: *mut bindings::fs_context) -> ffi::c_int {
-        // SAFETY: The VFS gives a context with the options parsed, and a source that is null or
-        // NUL-terminated.
-        unsafe {
-            let private = Self::private(fc);
-            let backing = match T::backing(&private.options) {
-                Ok(backing) => backing,
-                Err(e) => return e.to_errno(),
+        from_result(|| {
+            // SAFETY: By the safety requirement. The type is registered as long as it has contexts.
+            let (private, shared) = unsafe {
+                let shared = Registration::<T>::of_type((*fc).fs_type);
+                (Self::private(fc), &shared.context)
             };
-            if backing == Backing::Source && private.image.is_none() {
+            let backing = T::backing(shared, &mut private.options)?;
+            let (key, from_source) = match backing {
+                Backing::Own(key) => (Some(key), false),
+                Backing::Source => (None, true),
+            };
+            let info = Info::<T>::new(key)?;
+            // SAFETY: By the safety requirement. A second try has what the first one left.
+            unsafe {
+                Info::<T>::free((*fc).s_fs_info);
+                (*fc).s_fs_info = info;
+                match from_source {
+                    true => Self::get_tree_of_source(fc, private),
+                    false => Self::get_tree_of_own(fc, private),
+                }
+            }
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::get_tree`], of which this is the part for [`Backing::Own`].
+    unsafe fn get_tree_of_own(
+        fc: *mut bindings::fs_context,
+        private: &mut Private<T>,
+    ) -> Result<ffi::c_int> {
+        private.image = None;
+        // SAFETY: The context has an `Info`, which a new super block takes over. What is returned is
+        // locked and active: new, or mounted already, with a root.
+        unsafe {
+            let same = Some(Self::same_volume as _);
+            let sb = bindings::sget_fc(fc, same, Some(bindings::set_anon_super_fc));
+            let sb = from_err_ptr(sb)?;
+            if (*sb).s_root.is_null() {
+                if let Err(e) = to_result(Self::fill_super(sb, fc)) {
+                    bindings::deactivate_locked_super(sb);
+                    return Err(e);
+                }
+                (*sb).s_flags |= usize::try_from(bindings::VFS_CONST_SB_ACTIVE)?;
+            }
+            // What was opened for one more mount is not needed.
+            drop(mem::take(&mut private.options));
+            (*fc).root = bindings::vfs_helper_dget((*sb).s_root);
+        }
+        Ok(0)
+    }
+
+    /// # Safety
+    ///
+    /// Only for `sget_fc`, which keeps `sb` from being freed; both are of the type `T` and have
+    /// their [`Info`].
+    unsafe extern "C" fn same_volume(
+        sb: *mut bindings::super_block,
+        fc: *mut bindings::fs_context,
+    ) -> ffi::c_int {
+        // SAFETY: By the safety requirement.
+        unsafe { Info::<T>::same_volume((*sb).s_fs_info, (*fc).s_fs_info).into() }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::get_tree`], of which this is the part for [`Backing::Source`].
+    unsafe fn get_tree_of_source(
+        fc: *mut bindings::fs_context,
+        private: &mut Private<T>,
+    ) -> Result<ffi::c_int> {
+        // SAFETY: The VFS gives a context with a source that is null or NUL-terminated. It has an
+        // `Info`, which a new super block takes over.
+        unsafe {
+            if private.image.is_none() {
                 let quiet = bindings::GET_TREE_BDEV_QUIET_LOOKUP;
                 let result = bindings::get_tree_bdev_flags(fc, Some(Self::fill_super), quiet);
                 if result != ENOTBLK.to_errno() || (*fc).source.is_null() {
-                    return result;
+                    return Ok(result);
                 }
-                match KFile::open_image(CStr::from_char_ptr((*fc).source)) {
-                    Ok(image) => private.image = Some(image),
-                    Err(e) => return e.to_errno(),
-                }
+                private.image = Some(KFile::open_image(CStr::from_char_ptr((*fc).source))?);
             }
-            match (backing, &private.image) {
-                (Backing::Source, Some(image)) => {
-                    if let Err(e) = image.check_image(T::MAGIC) {
-                        return e.to_errno();
-                    }
-                }
-                _ => private.image = None,
+            if let Some(image) = &private.image {
+                image.check_image(T::MAGIC)?;
             }
-            bindings::get_tree_nodev(fc, Some(Self::fill_super))
+            Ok(bindings::get_tree_nodev(fc, Some(Self::fill_super)))
         }
     }
 
     /// # Safety
     ///
-    /// Only for `get_tree_nodev` and `get_tree_bdev_flags`: `sb` is new, `fc` was set up by
-    /// [`Self::init`], and both are used by this task alone.
+    /// Only for `get_tree_nodev`, `get_tree_bdev_flags` and the like: `sb` is new and has an
+    /// [`Info`], `fc` was set up by [`Self::init`], and both are used by this task alone.
     unsafe extern "C" fn fill_super(
         sb: *mut bindings::super_block,
         fc: *mut bindings::fs_context,
@@ -203,7 +265,7 @@ impl<T: FileSystem> Context<T> {
             // SAFETY: There is no root, so neither `unmount` nor `put_super` will be called: the
             // data, if it was attached, goes here.
             unsafe {
-                if !(*sb).s_fs_info.is_null() {
+                if super_block::has_data::<T>(sb) {
                     T::unmount(SuperBlock::from_raw(sb));
                 }
                 super_block::drop_data::<T>(sb);
