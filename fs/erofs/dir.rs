@@ -54,9 +54,11 @@ impl dir::Operations for Directory {
             // A cookie that was not ours goes to the entry at or after it.
             let first = position.saturating_sub(start).div_ceil(ENTRY_SIZE);
             for at in usize::try_from(first)?..block.count() {
-                let entry = block.get(at).ok_or(EINVAL)?.map_err(corrupt)?;
                 let offset = vfs::u64_from(at).saturating_mul(ENTRY_SIZE);
+                // Also when this entry is damaged: who asks again gets the error, and not the
+                // entry before it once more.
                 emitter.set_position(start.saturating_add(offset));
+                let entry = block.get(at).ok_or(EINVAL)?.map_err(corrupt)?;
                 let number = super_block.inode_number(entry.nid);
                 if !emitter.emit(entry.name, number, entry_type(entry.file_type)) {
                     return Ok(());

@@ -1,0 +1,115 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# A damaged part of an image is an error where it is used, with a line in the log
+# that says what is wrong, and what is around it can still be read.
+# shellcheck disable=SC2119 # functions with optional arguments
+. "${0%/*}/lib.sh"
+
+load_modules
+modprobe loop 2>/dev/null || [ -e /dev/loop-control ] || skip_all "no loop devices"
+plan 5
+
+FILE=$TMP/image
+WALK_TIME=$((20 * SLOW))
+
+# The root directory has "." and "..", then these. It is a compact inode with its
+# entries behind it, and so are the files with their content.
+NAMES="acl chunks five four many one"
+
+# Sizes of structures of the format, in bytes (fs/erofs/disk).
+INODE=32 ENTRY=12
+
+# number OFFSET SIZE: an unsigned number of the image.
+number() { od -An -v -t "u$2" -j "$1" -N "$2" "$FILE" | tr -d ' '; }
+
+# put OFFSET BYTES, as printf(1) writes them.
+put() {
+	# shellcheck disable=SC2059 # escapes are wanted
+	printf "$2" | dd of="$FILE" bs=1 seek="$1" conv=notrunc status=none
+}
+
+make_good_image() {
+	mkdir "$TMP/tree"
+	for name in $NAMES; do echo "$name" >"$TMP/tree/$name"; done
+	chmod 644 "$TMP/tree"/*
+	rm "$TMP/tree/many"
+	mkdir "$TMP/tree/many"
+	# More than a block of names.
+	seq -f "$TMP/tree/many/%0100.0f" 60 | xargs touch
+	setfattr -n user.name -v value "$TMP/tree/one" "$TMP/tree/acl"
+	# No checksum: all that is changed is in the block of the super block.
+	make_image good.img "$TMP/tree" -E nosbcrc,force-inode-compact
+	FILE=$SOURCE/good.img
+	block=$((1 << $(number $((1024 + 12)) 1)))
+	root=$(number $((1024 + 14)) 2)
+	meta=$(($(number $((1024 + 40)) 4) * block))
+	root=$((meta + root * INODE))
+	FILE=$TMP/image
+}
+
+# entry INDEX: where it is in the root directory. inode NAME: where that is.
+entry() { echo $((root + INODE + $1 * ENTRY)); }
+inode() {
+	index=2
+	for name in $NAMES; do
+		[ "$name" != "$1" ] || break
+		index=$((index + 1))
+	done
+	echo $((meta + $(number "$(entry $index)" 8) * INODE))
+}
+
+damage() {
+	cp "$SOURCE/good.img" "$FILE"
+	log_mark=$(kernel_log | wc -l)
+}
+mounted() { mount -t erofs -o ro "$FILE" "$MNT"; }
+
+# logged EXTENDED-REGEX: since the last damage.
+logged() {
+	kernel_log | tail -n "+$((log_mark + 1))" >"$TMP/log"
+	grep -E -q -- "$1" "$TMP/log" || { cat "$TMP/log"; return 1; }
+}
+
+# names DIRECTORY: what readdir says, in its order, and what comes behind.
+names() { timeout "$WALK_TIME" ls -U -a "$1" 2>&1 | head -c 100000 | tr '\n' ' '; }
+# says WHAT COMMAND [ARG]...: it fails, and says why with these words.
+says() {
+	said=$1
+	shift
+	fails "$@" >"$TMP/said" 2>&1 || { echo "it worked"; return 1; }
+	grep -q -- "$said" "$TMP/said" || { cat "$TMP/said"; return 1; }
+}
+# Who is nobody must get to the files.
+chmod 711 "$WORK"
+as_nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
+
+CORRUPT='Structure needs cleaning'
+make_good_image
+
+# --- directories ------------------------------------------------------------------
+
+damage
+check "the image can be mounted" mounted
+check "and has its names" equal "$(names "$MNT")" ". .. $NAMES "
+umount "$MNT"
+
+# The entry of "five" begins within its own array; it is the fifth.
+damage
+put $(($(entry 4) + 8)) '\0\0'
+mounted
+# The name before it has no end, either.
+check "entries before a damaged one are listed, then comes the error" \
+	equal "$(names "$MNT")" ". .. acl ls: reading directory '$MNT': $CORRUPT "
+check "and the log says why" logged 'directory .*nameoff'
+umount "$MNT"
+
+# The first block of this one is elsewhere, the second one behind the inode.
+damage
+put $(($(inode many) + INODE + 8)) '\0\0'
+mounted
+check "the block before a damaged one is listed, then comes the error" \
+	eval 'names "$MNT/many" >"$TMP/names"; grep -q "$CORRUPT" "$TMP/names" &&
+	equal "$(tr " " "\n" <"$TMP/names" | grep -c "^0*[1-9]")" \
+		"$(($(number $((many + 8)) 2) / ENTRY - 2))"'
+umount "$MNT"
+finish
