@@ -179,7 +179,8 @@ impl<T: FileSystem> Table<T> {
                     value.len(),
                 )
             },
-            Err(e) if e == ENODATA || e == EOPNOTSUPP => ptr::null_mut(),
+            Err(e) if e == ENODATA => ptr::null_mut(),
+            // A list that cannot be read must not be taken for none.
             Err(e) => e.to_ptr(),
         }
     }

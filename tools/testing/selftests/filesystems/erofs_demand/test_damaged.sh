@@ -7,7 +7,7 @@
 
 load_modules
 modprobe loop 2>/dev/null || [ -e /dev/loop-control ] || skip_all "no loop devices"
-plan 5
+plan 10
 
 FILE=$TMP/image
 WALK_TIME=$((20 * SLOW))
@@ -111,5 +111,25 @@ check "the block before a damaged one is listed, then comes the error" \
 	eval 'names "$MNT/many" >"$TMP/names"; grep -q "$CORRUPT" "$TMP/names" &&
 	equal "$(tr " " "\n" <"$TMP/names" | grep -c "^0*[1-9]")" \
 		"$(($(number $((many + 8)) 2) / ENTRY - 2))"'
+umount "$MNT"
+
+# --- access control lists -----------------------------------------------------------
+
+# Attributes that are a header and nothing else.
+damage
+put $(($(inode acl) + 2)) '\1\0'
+mounted
+check "a list that nobody knows how to read is no permission" \
+	says 'Operation not supported' as_nobody cat "$MNT/acl"
+check "and the log says why" logged 'not supported: i_xattr_icount'
+check "other files are not concerned" as_nobody cat "$MNT/one"
+umount "$MNT"
+
+# More shared attributes than there is room for.
+damage
+put $(($(inode acl) + INODE + 4)) '\377'
+mounted
+check "a list that is lost in damage is no permission" says "$CORRUPT" as_nobody cat "$MNT/acl"
+check "and the log says why" logged 'h_shared_count'
 umount "$MNT"
 finish
