@@ -106,14 +106,8 @@ pub(crate) fn read(sb: &SuperBlock<Erofs>, nid: u64) -> Result<Inode> {
         .map_err(|e| volume.disk_error(format_args!("inode {nid}"), e))?;
     let mut bytes = [0; EXTENDED_INODE_SIZE];
     // The first bytes tell how long it is; a compact one may be the last thing in the image.
-    let beyond = |e| match e {
-        e if e == EIO && offset.saturating_add(u64_from(EXTENDED_INODE_SIZE)) > volume_size(sb) => {
-            volume.corrupt(format_args!("inode {nid}: beyond the end of the image"))
-        }
-        e => e,
-    };
     let area = super_block.inode_area(nid);
-    let read = |at, bytes: &mut [u8]| volume::read_area(sb, area, at, bytes).map_err(beyond);
+    let read = |at, bytes: &mut [u8]| volume::read_area(sb, area, at, bytes);
     let (compact, rest) = bytes
         .split_at_mut_checked(COMPACT_INODE_SIZE)
         .ok_or(EINVAL)?;
@@ -126,12 +120,6 @@ pub(crate) fn read(sb: &SuperBlock<Erofs>, nid: u64) -> Result<Inode> {
     }
     Inode::parse(super_block, nid, &bytes)
         .map_err(|e| volume.disk_error(format_args!("inode {nid}"), e))
-}
-
-fn volume_size(sb: &SuperBlock<Erofs>) -> u64 {
-    sb.data()
-        .device(0)
-        .map_or(0, |device| device.source().size())
 }
 
 fn link_target(sb: &SuperBlock<Erofs>, disk: &Inode) -> Result<KVec<u8>> {

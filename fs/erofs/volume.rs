@@ -241,7 +241,7 @@ pub(crate) fn mount<'a>(
     Ok((sb, root))
 }
 
-/// Copies bytes of metadata. May sleep.
+/// Copies bytes of metadata. What lies beyond the end of its area is corrupt. May sleep.
 pub(crate) fn read_area(sb: &SuperBlock<Erofs>, area: Area, offset: u64, buf: &mut [u8]) -> Result {
     let volume = sb.data();
     let inode = match area {
@@ -422,9 +422,15 @@ impl Volume {
         }
     }
 
-    /// Copies bytes of the primary device's metadata. May sleep.
-    pub(crate) fn read_metadata(&self, pos: u64, buf: &mut [u8]) -> Result {
-        self.primary.read_exact(pos, buf)
+    /// Copies bytes of the primary device's metadata. What lies beyond its end is corrupt. May
+    /// sleep.
+    fn read_metadata(&self, pos: u64, buf: &mut [u8]) -> Result {
+        match pos.checked_add(u64_from(buf.len())) {
+            Some(end) if end <= self.primary.source.size() => self.primary.read_exact(pos, buf),
+            _ => Err(self.corrupt(format_args!(
+                "metadata at {pos} lies beyond the end of the image"
+            ))),
+        }
     }
 
     /// Fails the reads that wait for the daemon, except from blobs that other mounts want to read.
@@ -514,11 +520,7 @@ impl Volume {
             .device_slot_offset(index)
             .ok_or_else(|| self.corrupt(format_args!("{place}: beyond any image")))?;
         let mut bytes = [0; DEVICE_SLOT_SIZE];
-        self.read_metadata(offset, &mut bytes)
-            .map_err(|e| match e {
-                e if e == EIO => self.corrupt(format_args!("{place}: beyond the end of the image")),
-                e => e,
-            })?;
+        self.read_metadata(offset, &mut bytes)?;
         DeviceSlot::parse(&image.super_block, &bytes).map_err(|e| self.disk_error(place, e))
     }
 

@@ -7,7 +7,7 @@
 
 load_modules
 modprobe loop 2>/dev/null || [ -e /dev/loop-control ] || skip_all "no loop devices"
-plan 10
+plan 18
 
 FILE=$TMP/image
 WALK_TIME=$((20 * SLOW))
@@ -131,5 +131,48 @@ put $(($(inode acl) + INODE + 4)) '\377'
 mounted
 check "a list that is lost in damage is no permission" says "$CORRUPT" as_nobody cat "$MNT/acl"
 check "and the log says why" logged 'h_shared_count'
+umount "$MNT"
+
+# --- beyond the end -------------------------------------------------------------------
+
+# beyond_the_end WHAT COMMAND [ARG]...
+beyond_the_end() {
+	what=$1
+	shift
+	check "$what beyond the end of the image: an error" says "$CORRUPT" "$@"
+	check "and the log says where" logged 'beyond the end of the image'
+	umount "$MNT"
+}
+
+damage
+put "$(entry 7)" '\377\377\377\17\0\0\0\0'
+mounted
+beyond_the_end "an inode" stat "$MNT/one"
+
+# As many attributes as can be, of which the last ones are nowhere: they are empty
+# up to there.
+damage
+put $(($(inode one) + 2)) '\377\377'
+size=$(stat -c %s "$FILE")
+from=$(($(inode one) + INODE))
+head -c $((size - from)) /dev/zero | dd of="$FILE" bs=1M oflag=seek_bytes seek="$from" conv=notrunc status=none
+mounted
+beyond_the_end "attributes" getfattr -d "$MNT/one"
+
+# A block map of four million chunks.
+damage
+at=$(inode chunks)
+put "$at" '\10\0'
+put $((at + 8)) '\0\0\0\377'
+put $((at + 16)) '\0\0\0\0'
+mounted
+beyond_the_end "a block map" tail -c 1 "$MNT/chunks"
+
+# A block of the directory.
+damage
+put $(($(inode many) + 16)) '\0\0\1\0'
+mounted
+check "a directory beyond the end of the image: an error" says "$CORRUPT" ls "$MNT/many"
+check "and the log says where" logged 'beyond the end of device'
 umount "$MNT"
 finish
