@@ -96,12 +96,15 @@ pub struct Place {
     /// Byte offset on that device.
     pub start: u64,
     /// How many bytes from `start` on are there: up to the end of the device, or up to where, in
-    /// the unified address space, another device begins. Never 0. The end of the primary device is
-    /// not known here, and is [`u64::MAX`].
+    /// the unified address space, another device begins that comes first. Never 0. The end of the
+    /// primary device is not known here, and is [`u64::MAX`].
     pub len: u64,
 }
 
 /// Finds the device on which an address lies. `slots` is the whole device table, in order.
+///
+/// Where devices overlap in the unified address space, the first one of the table counts, for each
+/// byte by itself: so it has one place, wherever the range begins that it is asked for in.
 ///
 /// # Errors
 ///
@@ -137,7 +140,13 @@ pub fn resolve(super_block: &SuperBlock, slots: &[DeviceSlot], address: Address)
             None => len = len.min(mapped.saturating_sub(address.start)),
             Some(start) => match bytes(slot.blocks()).checked_sub(start) {
                 None | Some(0) => (),
-                Some(len) => return Ok(Place { device, start, len }),
+                Some(left) => {
+                    return Ok(Place {
+                        device,
+                        start,
+                        len: left.min(len),
+                    })
+                }
             },
         }
     }
