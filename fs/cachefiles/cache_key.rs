@@ -16,7 +16,7 @@
 
 // Kbuild gives `no_std` on the command line, and warns when it is given twice.
 #![cfg_attr(not(CONFIG_RUST), no_std)]
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![deny(
     clippy::arithmetic_side_effects,

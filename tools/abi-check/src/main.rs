@@ -3,6 +3,7 @@
 //!
 //! `abi-check CACHE-ROOT TAG FILE CACHE-FILE`: FILE is on a mount that uses the cache TAG in CACHE-ROOT, which has no
 //! daemon. Its bytes are those of CACHE-FILE, and its last blocks are missing.
+#![forbid(unsafe_code)]
 
 use std::env;
 use std::ffi::OsString;

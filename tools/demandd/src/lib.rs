@@ -4,7 +4,7 @@
 //!
 //! A request's way: [`device`] reads the record that [`abi`] describes, [`serve`] hands it to a worker, [`blobs`] has
 //! the two files open, [`mod@copy`] moves the bytes from the [`source`] to the [`cache`], and the answer goes back.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 pub mod abi;
 pub mod blobs;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The verbs of `demandd`.
+#![forbid(unsafe_code)]
 
 mod args;
 
