@@ -38,7 +38,7 @@ pub(crate) struct Info<T: FileSystem> {
 
 impl<T: FileSystem> Info<T> {
     /// For `fs_context::s_fs_info`, from where a new super block gets it.
-    pub(crate) fn new(key: Option<T::Key>) -> Result<*mut c_void> {
+    pub(crate) fn for_context(key: Option<T::Key>) -> Result<*mut c_void> {
         let data = ptr::null_mut();
         Ok(KBox::into_raw(KBox::new(Self { key, data }, GFP_KERNEL)?).cast())
     }
@@ -47,7 +47,7 @@ impl<T: FileSystem> Info<T> {
     ///
     /// # Safety
     ///
-    /// Both must be from [`Self::new`] and live.
+    /// Both must be from [`Self::for_context`] and live.
     pub(crate) unsafe fn same_volume(a: *mut c_void, b: *mut c_void) -> bool {
         // SAFETY: By the safety requirement; nobody changes a key.
         let (a, b) = unsafe { (&(*a.cast::<Self>()).key, &(*b.cast::<Self>()).key) };
@@ -56,7 +56,7 @@ impl<T: FileSystem> Info<T> {
 
     /// # Safety
     ///
-    /// `info` must be null, or from [`Self::new`] without data, and not be used any more.
+    /// `info` must be null, or from [`Self::for_context`] without data, and not be used any more.
     pub(crate) unsafe fn free(info: *mut c_void) {
         if !info.is_null() {
             // SAFETY: By the safety requirement.
@@ -69,7 +69,7 @@ impl<T: FileSystem> Info<T> {
 ///
 /// # Invariants
 ///
-/// `s_fs_info` is an [`Info`] with data, which is dropped after the last inode is unused.
+/// `s_fs_info` is an `Info` with data, which is dropped after the last inode is unused.
 #[repr(transparent)]
 pub struct SuperBlock<T: FileSystem>(Opaque<bindings::super_block>, PhantomData<T>);
 

@@ -154,7 +154,7 @@ impl<T: FileSystem> Context<T> {
                 Backing::Own(key) => (Some(key), false),
                 Backing::Source => (None, true),
             };
-            let info = Info::<T>::new(key)?;
+            let info = Info::<T>::for_context(key)?;
             // SAFETY: By the safety requirement. A second try has what the first one left.
             unsafe {
                 Info::<T>::free((*fc).s_fs_info);
@@ -178,8 +178,8 @@ impl<T: FileSystem> Context<T> {
         // SAFETY: The context has an `Info`, which a new super block takes over. What is returned is
         // locked and active: new, or mounted already, with a root.
         unsafe {
-            let same = Some(Self::same_volume as _);
-            let sb = bindings::sget_fc(fc, same, Some(bindings::set_anon_super_fc));
+            let (same, set) = (Self::same_volume, bindings::set_anon_super_fc);
+            let sb = bindings::sget_fc(fc, Some(same), Some(set));
             let sb = from_err_ptr(sb)?;
             if (*sb).s_root.is_null() {
                 if let Err(e) = to_result(Self::fill_super(sb, fc)) {
