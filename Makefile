@@ -36,7 +36,7 @@ help:
 	@echo 'make check       format, lints, documentation and symbols'
 	@echo ''
 	@echo 'make modules     cachefiles_demand.ko and erofs.ko, in build/modules/'
-	@echo 'make daemon      demandd, in build/target/release/'
+	@echo 'make daemon      demandd, in build/target/release/, and its manual pages, in build/share/'
 	@echo 'make install     modules and daemon on this machine (INSTALL_MOD_PATH=, PREFIX=); uninstall undoes it'
 	@echo 'make clean       remove what was built; distclean also removes what setup fetched'
 	@echo ''
@@ -74,7 +74,8 @@ modules-debug: setup-debug
 
 daemon: $(stamps)/cargo
 	@echo '==> daemon'
-	@$(enter) sh -c 'cd /src/tools && cargo build --release --locked --offline'
+	@$(enter) sh -c 'cd /src/tools && cargo build --release --locked --offline && \
+		rm -rf /build/share && /build/target/release/pages /build/share'
 
 selftests: | $(stamps)/tree
 	@mkdir -p $(BUILD)/selftests
@@ -149,17 +150,22 @@ check: modules $(stamps)/cargo
 
 PREFIX ?= /usr/local
 INSTALL_MOD_PATH ?= /
+# Manual pages and completions.
+share = $(DESTDIR)$(PREFIX)/share
 
 install:
 	@scripts/install-modules $(INSTALL_MOD_PATH)
 	install -D -m 755 $(BUILD)/target/release/demandd $(DESTDIR)$(PREFIX)/sbin/demandd
+	cd $(BUILD)/share && find . -type f -exec install -D -m 644 '{}' '$(share)/{}' \;
 
 uninstall:
 	@scripts/install-modules --remove $(INSTALL_MOD_PATH)
-	rm -f $(DESTDIR)$(PREFIX)/sbin/demandd
+	rm -f $(DESTDIR)$(PREFIX)/sbin/demandd $(share)/man/man8/demandd.8 $(share)/man/man8/demandd-*.8 \
+		$(share)/bash-completion/completions/demandd $(share)/fish/vendor_completions.d/demandd.fish \
+		$(share)/zsh/site-functions/_demandd
 
 clean:
-	rm -rf $(addprefix $(BUILD)/,modules modules-debug clippy selftests bench whole matrix target vm out demo)
+	rm -rf $(addprefix $(BUILD)/,modules modules-debug clippy selftests bench whole matrix target share vm out demo)
 
 distclean:
 	rm -rf $(BUILD)

@@ -14,7 +14,7 @@ use demandd::{kernel, size};
 /// Fills the cache of the kernel module cachefiles_demand, so that an EROFS image can be mounted before its data has
 /// arrived.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "demandd", version)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) verb: Verb,
