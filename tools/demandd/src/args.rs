@@ -28,10 +28,18 @@ pub(crate) enum Verb {
     Status(Status),
     #[command(subcommand)]
     Image(Image),
+    #[command(subcommand)]
+    Config(Config),
 }
+
+/// The file that options are taken from when no other is named.
+pub(crate) const CONFIG: &str = "/etc/demandd.toml";
 
 #[derive(Args)]
 pub(crate) struct Place {
+    /// Take what is not given here from this file, as from /etc/demandd.toml, if there is one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// The cache: a directory on ext4, XFS or btrfs
     #[arg(long, value_name = "DIR")]
     pub(crate) root: PathBuf,
@@ -120,7 +128,8 @@ pub(crate) struct Serve {
     pub(crate) cull: Switch,
     /// End in order on SIGTERM or SIGINT: take the cache out of service, so that readers get EIO rather than wait for
     /// the next daemon
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "true|false",
+          default_value_t = false, default_missing_value = "true")]
     pub(crate) unbind_at_exit: bool,
     #[command(flatten)]
     pub(crate) limits: Limits,
@@ -285,6 +294,25 @@ pub(crate) struct Stamp {
     /// The name of every blob, of at most 64 bytes
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
+}
+
+/// Look at the configuration file
+#[derive(Subcommand)]
+pub(crate) enum Config {
+    Check(ConfigCheck),
+}
+
+/// Check the configuration file
+///
+/// Tells whether `demandd serve` would understand the file: its keys and values, not whether the directories that it
+/// names are there; for that, see `demandd doctor`.
+///
+/// Example: demandd config check /etc/demandd.toml
+#[derive(Args)]
+pub(crate) struct ConfigCheck {
+    /// The file
+    #[arg(value_name = "FILE", default_value = CONFIG)]
+    pub(crate) file: PathBuf,
 }
 
 /// The device that the header names.

@@ -3,8 +3,9 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod config;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -15,8 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
-use args::{Cli, Image, Prefetch, Prepare, Serve, Switch, Verb};
-use clap::Parser;
+use args::{Config, Image, Prefetch, Prepare, Serve, Switch, Verb};
 use demandd::abi::Io;
 use demandd::blobs::Blobs;
 use demandd::cache::Prepared;
@@ -37,17 +37,22 @@ const IDLE: Duration = Duration::from_secs(10);
 const CULL_PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    match run(Cli::parse().verb) {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    match run(&line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            // It knows how to print itself, and which status is usual.
+            if let Some(error) = error.downcast_ref::<clap::Error>() {
+                error.exit();
+            }
             log!("{error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(verb: Verb) -> Result<()> {
-    match verb {
+fn run(line: &[OsString]) -> Result<()> {
+    match config::parse(line)? {
         Verb::Prepare(args) => prepare(&args),
         Verb::Serve(args) => serve(&args),
         Verb::Prefetch(args) => prefetch(&args),
@@ -62,6 +67,10 @@ fn run(verb: Verb) -> Result<()> {
         }
         Verb::Image(Image::Inspect(args)) => print(&image::inspect(&args.file)?.to_string()),
         Verb::Image(Image::Stamp(args)) => print(&image::stamp(&args.file, &args.names)?),
+        Verb::Config(Config::Check(args)) => {
+            config::check(&args.file)?;
+            print(&format!("{}: good\n", args.file.display()))
+        }
     }
 }
 

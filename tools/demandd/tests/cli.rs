@@ -4,87 +4,11 @@
 mod stand_in;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::process::{kill_process, Pid, Signal};
-use stand_in::{record, Site, Terminal, PATIENCE};
-
-fn demandd() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_demandd"))
-}
-
-fn run(args: &[&str]) -> (bool, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = demandd().args(args).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.success(), text(stdout), text(stderr))
-}
-
-fn str(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// A daemon in a process of its own. Killed when the test ends.
-struct Daemon {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl Daemon {
-    fn start(site: &Site, device: &Terminal, options: &[&str]) -> Self {
-        let mut child = demandd()
-            .args([
-                "serve",
-                "--root",
-                str(&site.root()),
-                "--source",
-                str(&site.source_dir()),
-            ])
-            // A terminal can always be written: the daemon would cull.
-            .args(["--device", str(&device.path), "--cull", "off"])
-            .args(options)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        Self { child, stdout }
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).unwrap();
-        line
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    /// What it printed to the end, and whether it ended well.
-    fn end(&mut self) -> (bool, String) {
-        let start = Instant::now();
-        while self.child.try_wait().unwrap().is_none() {
-            assert!(start.elapsed() < PATIENCE, "the daemon does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).unwrap();
-        (self.child.wait().unwrap().success(), rest)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use rustix::process::Signal;
+use stand_in::process::{run, str, Daemon};
+use stand_in::{record, Site, Terminal};
 
 #[test]
 fn a_first_session() {
@@ -367,6 +291,7 @@ fn every_verb_has_help_with_an_example() {
         "status",
         "image inspect",
         "image stamp",
+        "config check",
     ] {
         let mut args: Vec<_> = verb.split(' ').collect();
         args.push("--help");

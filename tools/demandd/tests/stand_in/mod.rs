@@ -3,6 +3,7 @@
 #![allow(dead_code)] // every test file uses its part
 
 pub mod daemon;
+pub mod process;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

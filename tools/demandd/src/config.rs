@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The configuration file: TOML, with a key for each option of `demandd serve`, by its name without the dashes.
+//!
+//! The file becomes options that are put before those of the command line, unless they are given there. So every option
+//! is described once, in `args`, and a value is checked in the same way wherever it comes from. Other verbs take from
+//! the file what they have options for.
+
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{anyhow, bail, Context, Error, Result};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
+use toml::de::{DeTable, DeValue};
+
+use crate::args::{Cli, Verb, CONFIG};
+
+/// The verb whose options are the keys.
+const SERVE: &str = "serve";
+
+/// Options that no file can have.
+const NOT_IN_FILES: [&str; 3] = ["config", "help", "version"];
+
+/// Reads a command line, and the file that it names or else the usual one, if there is one. An error may be clap's.
+pub(crate) fn parse(line: &[OsString]) -> Result<Verb> {
+    let Some((verb, given)) = relaxed().try_get_matches_from(line).ok().and_then(verb_of) else {
+        return strict(line);
+    };
+    let named = match given.try_get_one::<PathBuf>("config") {
+        Ok(named) => named,
+        // A verb that needs no file.
+        Err(_) => return strict(line),
+    };
+    let path = named.map_or(Path::new(CONFIG), PathBuf::as_path);
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => {
+            return strict(line)
+        }
+        text => text.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let options = options(&text).with_context(|| path.display().to_string())?;
+    let own = command_of(&verb);
+    let wanted = options.into_iter().filter(|option| {
+        let mut own = own.get_arguments();
+        let argument = own.find(|argument| argument.get_long() == Some(&option.key));
+        argument.is_some_and(|argument| {
+            given.value_source(argument.get_id().as_str()) != Some(ValueSource::CommandLine)
+        })
+    });
+    // Behind the verb, before its own options.
+    let (head, tail) = line.split_at(2.min(line.len()));
+    let wanted = wanted.map(|option| OsString::from(option.text));
+    let line: Vec<_> = head
+        .iter()
+        .cloned()
+        .chain(wanted)
+        .chain(tail.iter().cloned())
+        .collect();
+    strict(&line)
+}
+
+/// Checks a file by itself.
+pub(crate) fn check(path: &Path) -> Result<()> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    options(&text).with_context(|| path.display().to_string())?;
+    Ok(())
+}
+
+/// A key of a file, and the same as an option.
+struct FromFile {
+    key: String,
+    text: String,
+}
+
+/// Reads a file; all of it must make sense to `serve`.
+fn options(text: &str) -> Result<Vec<FromFile>> {
+    let table =
+        DeTable::parse(text).map_err(|error| anyhow!("{}", error.to_string().trim_end()))?;
+    let serve = command_of(SERVE);
+    let keys: Vec<&str> = serve
+        .get_arguments()
+        .filter_map(clap::Arg::get_long)
+        .filter(|key| !NOT_IN_FILES.contains(key))
+        .collect();
+    let mut options = Vec::new();
+    for (key, value) in table.get_ref() {
+        let key = key.get_ref().as_ref();
+        if !keys.contains(&key) {
+            bail!("there is no key {key:?}; the keys are: {}", keys.join(", "));
+        }
+        let values = match value.get_ref() {
+            DeValue::Array(values) => values.iter().map(toml::Spanned::get_ref).collect(),
+            value => vec![value],
+        };
+        for value in values {
+            let value = plain(value).with_context(|| format!("the value of {key:?}"))?;
+            let text = format!("--{key}={value}");
+            options.push(FromFile {
+                key: key.to_owned(),
+                text,
+            });
+        }
+    }
+    let line = ["demandd", SERVE].into_iter();
+    let line = line.chain(options.iter().map(|option| option.text.as_str()));
+    relaxed()
+        .try_get_matches_from(line)
+        .map_err(|error| reason(&error))?;
+    Ok(options)
+}
+
+/// A value as it would stand on a command line.
+fn plain(value: &DeValue<'_>) -> Result<String> {
+    let mut text = String::new();
+    match value {
+        DeValue::String(value) => text.push_str(value),
+        DeValue::Integer(value) => write!(text, "{value}")?,
+        DeValue::Boolean(value) => write!(text, "{value}")?,
+        _ => bail!("it is no text, number, true or false, nor a list of those"),
+    }
+    Ok(text)
+}
+
+/// What clap has to say of a value, without advice that is for command lines.
+fn reason(error: &clap::Error) -> Error {
+    let text = error.to_string();
+    let lines = text.lines().take_while(|line| !line.is_empty());
+    let text = lines.map(str::trim).collect::<Vec<_>>().join(" ");
+    anyhow!("{}", text.strip_prefix("error: ").unwrap_or(&text))
+}
+
+fn strict(line: &[OsString]) -> Result<Verb> {
+    let matches = Cli::command().try_get_matches_from(line)?;
+    Ok(Cli::from_arg_matches(&matches)?.verb)
+}
+
+/// The command line without the need for options that may come from the file.
+fn relaxed() -> Command {
+    Cli::command().mut_subcommands(|verb| verb.mut_args(|argument| argument.required(false)))
+}
+
+fn verb_of(mut matches: ArgMatches) -> Option<(String, ArgMatches)> {
+    matches.remove_subcommand()
+}
+
+fn command_of(verb: &str) -> Command {
+    let cli = Cli::command();
+    cli.find_subcommand(verb).cloned().unwrap_or_default()
+}
