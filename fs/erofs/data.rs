@@ -3,7 +3,7 @@
 //! Where the bytes of a file are, and how they get into its page cache.
 
 use crate::{inode::Node, volume, Erofs};
-use erofs_disk::{Address, Area, Inode, Layout, Place};
+use erofs_disk::{Area, ExtentData, Inode};
 use kernel::prelude::*;
 use netfs_split::{File, Map, Slice, Slices, Source, SplitError};
 use vfs::{
@@ -27,40 +27,6 @@ impl FileMap<'_> {
         })
     }
 
-    /// The part of the run of `len` bytes at `address` that lies on one device, from the block on
-    /// that is `skip` bytes into it. `pos` is where the run starts in the file.
-    fn on_device(&self, pos: u64, len: u64, address: Address, skip: u64) -> Result<Slice<u16>> {
-        let volume = self.sb.data();
-        let corrupt = |e| volume.disk_error(format_args!("inode {}", self.inode.nid), e);
-        let beyond = || {
-            corrupt(erofs_disk::Error::Corrupt(
-                "block address: beyond its device",
-            ))
-        };
-        let block = u64::from(volume.super_block()?.block_size());
-        let skip = skip
-            .checked_rem(block)
-            .and_then(|part| skip.checked_sub(part));
-        let skip = skip.ok_or_else(beyond)?;
-        let address = Address {
-            start: address.start.checked_add(skip).ok_or_else(beyond)?,
-            ..address
-        };
-        let Place {
-            device,
-            start,
-            len: there,
-        } = volume.place(address)?.map_err(corrupt)?;
-        Ok(Slice {
-            pos: pos.checked_add(skip).ok_or_else(beyond)?,
-            len: len.checked_sub(skip).ok_or_else(beyond)?.min(there),
-            source: Source::Blob {
-                blob: device,
-                start,
-            },
-        })
-    }
-
     fn blocks(&self, bytes: u64) -> Result<u64> {
         let block = u64::from(self.sb.data().super_block()?.block_size());
         bytes.checked_next_multiple_of(block).ok_or(EFSCORRUPTED)
@@ -73,47 +39,27 @@ impl Map for FileMap<'_> {
 
     fn extent(&self, pos: u64) -> Result<Slice<u16>> {
         let inode = self.inode;
-        let device0 = |start| Address { device: 0, start };
-        match inode.layout {
-            Layout::Hole => Ok(Slice {
-                pos: 0,
-                len: inode.size,
-                source: Source::Zero,
-            }),
-            Layout::Plain { start } => {
-                self.on_device(0, self.blocks(inode.size)?, device0(start), pos)
-            }
-            Layout::Inline { start, tail } => match inode.tail_pos() {
-                tail_pos if pos < tail_pos => self.on_device(0, tail_pos, device0(start), pos),
-                tail_pos => Ok(Slice {
-                    pos: tail_pos,
-                    len: inode.size.checked_sub(tail_pos).ok_or(EFSCORRUPTED)?,
-                    source: Source::Inline { start: tail },
-                }),
+        let volume = self.sb.data();
+        let extent = inode
+            .extent(
+                volume.super_block()?,
+                pos,
+                volume.places()?,
+                |area, at, bytes| volume::read_area(self.sb, area, at, bytes),
+            )
+            .map_err(|e| volume.read_error(format_args!("inode {}", inode.nid), e))?;
+        Ok(Slice {
+            pos: extent.pos,
+            len: extent.len,
+            source: match extent.data {
+                ExtentData::Hole => Source::Zero,
+                ExtentData::Inline { start } => Source::Inline { start },
+                ExtentData::Blocks { device, start } => Source::Blob {
+                    blob: device,
+                    start,
+                },
             },
-            Layout::Chunk(map) => {
-                let volume = self.sb.data();
-                let corrupt = |e| volume.disk_error(format_args!("inode {}", inode.nid), e);
-                let entry = map.entry(pos).map_err(corrupt)?;
-                let mut bytes = [0; 8];
-                let bytes = bytes.get_mut(..entry.len).ok_or(EINVAL)?;
-                volume::read_area(self.sb, inode.area, entry.offset, bytes)?;
-                match map.decode(bytes).map_err(corrupt)? {
-                    None => Ok(Slice {
-                        pos: entry.pos,
-                        len: entry.size,
-                        source: Source::Zero,
-                    }),
-                    Some(address) => {
-                        let skip = pos.checked_sub(entry.pos).ok_or(EFSCORRUPTED)?;
-                        // The last chunk may have fewer blocks than the others.
-                        let left = inode.size.checked_sub(entry.pos).ok_or(EFSCORRUPTED)?;
-                        let len = entry.size.min(self.blocks(left)?);
-                        self.on_device(entry.pos, len, address, skip)
-                    }
-                }
-            }
-        }
+        })
     }
 }
 

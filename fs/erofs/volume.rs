@@ -404,14 +404,16 @@ impl Volume {
         Ok(&self.image()?.super_block)
     }
 
-    /// Which device an address is on, and where.
-    pub(crate) fn place(&self, address: Address) -> Result<erofs_disk::Result<Place>> {
+    /// Tells which device an address is on, and where.
+    pub(crate) fn places(
+        &self,
+    ) -> Result<impl FnOnce(Address) -> erofs_disk::Result<Place> + use<'_>> {
         let image = self.image()?;
         let find = match image.devices.is_empty() {
             true => resolve_flat,
             false => resolve,
         };
-        Ok(find(&image.super_block, &image.slots, address))
+        Ok(move |address| find(&image.super_block, &image.slots, address))
     }
 
     /// The device `index`: 0 is the primary one, the others are in the order of the table.

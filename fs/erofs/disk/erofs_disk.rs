@@ -20,7 +20,7 @@
 //! | extended attributes | directly behind the inode, and shared ones | [`Xattrs`] |
 //! | long prefixes of attribute names | from the super block | [`LongPrefixes`] |
 //! | chunk map, or inline tail | behind the attributes | [`ChunkMap`], [`Layout`] |
-//! | file data, directory blocks | whole blocks of any device | [`Layout`], [`DirBlock`] |
+//! | file data, directory blocks | whole blocks of any device | [`Extent`], [`DirBlock`] |
 //!
 //! Sources: `Documentation/filesystems/erofs.rst` and `fs/erofs/erofs_fs.h` of Linux 7.3.
 
@@ -43,6 +43,7 @@ mod device;
 mod dirent;
 mod error;
 mod inode;
+mod map;
 mod super_block;
 mod xattr;
 mod xattr_prefix;
@@ -54,6 +55,7 @@ pub use device::{resolve, resolve_flat, Address, DeviceSlot, Place, DEVICE_SLOT_
 pub use dirent::{BlockSearch, DirBlock, DirEntry, Search, Step, NAME_MAX};
 pub use error::{Error, ReadError, Result};
 pub use inode::{device_number, Inode, Layout, COMPACT_INODE_SIZE, EXTENDED_INODE_SIZE};
+pub use map::{Extent, ExtentData};
 pub use super_block::{SuperBlock, MAGIC, SUPER_OFFSET, SUPER_SIZE, SUPER_SIZE_MAX};
 pub use xattr::{XattrEntries, XattrEntry, XattrValue, Xattrs};
 pub use xattr_prefix::{LongPrefix, LongPrefixes, Namespace};

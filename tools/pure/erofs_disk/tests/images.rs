@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use erofs_disk::{
-    device_number, resolve, Address, Area, BlockSearch, DeviceSlot, DirBlock, Inode, Layout,
-    LongPrefix, LongPrefixes, Namespace, Result, Step, SuperBlock, Xattrs, DEVICE_SLOT_SIZE,
-    EXTENDED_INODE_SIZE, SUPER_OFFSET,
+    device_number, resolve, Area, BlockSearch, DeviceSlot, DirBlock, ExtentData, Inode, Layout,
+    LongPrefix, LongPrefixes, Namespace, ReadError, Result, Step, SuperBlock, Xattrs,
+    DEVICE_SLOT_SIZE, EXTENDED_INODE_SIZE, SUPER_OFFSET,
 };
 
 /// A folder that goes away with the test.
@@ -217,49 +217,28 @@ impl Image {
         found
     }
 
-    /// Reads up to `len` bytes at an address.
-    fn blob_bytes(&self, address: Address, len: u64) -> Result<Vec<u8>> {
-        let (mut address, mut left, mut bytes) = (address, len, Vec::new());
-        while left > 0 {
-            let place = resolve(&self.super_block, &self.slots, address)?;
-            let len = left.min(place.len);
-            let got = read(
-                &self.devices[usize::from(place.device)],
-                place.start,
-                len as usize,
-            );
-            assert_eq!(got.len() as u64, len, "beyond the end of a device");
-            bytes.extend(got);
-            address.start += len;
-            left -= len;
-        }
-        Ok(bytes)
-    }
-
     fn data(&self, inode: &Inode) -> Result<Vec<u8>> {
         let mut data = Vec::new();
-        match inode.layout {
-            Layout::Hole => data.resize(inode.size as usize, 0),
-            Layout::Plain { start } => {
-                data = self.blob_bytes(Address { device: 0, start }, inode.size)?;
-            }
-            Layout::Inline { start, tail } => {
-                data = self.blob_bytes(Address { device: 0, start }, inode.tail_pos())?;
-                let len = inode.size - inode.tail_pos();
-                data.extend(self.read_area(inode.area, tail, len as usize));
-            }
-            Layout::Chunk(map) => {
-                while (data.len() as u64) < inode.size {
-                    let entry = map.entry(data.len() as u64)?;
-                    assert_eq!(entry.pos, data.len() as u64);
-                    let len = entry.size.min(inode.size - entry.pos);
-                    let bytes = self.read_area(inode.area, entry.offset, entry.len);
-                    match map.decode(&bytes)? {
-                        Some(address) => data.extend(self.blob_bytes(address, len)?),
-                        None => data.resize((entry.pos + len) as usize, 0),
-                    }
+        while (data.len() as u64) < inode.size {
+            let pos = data.len() as u64;
+            let places = |address| resolve(&self.super_block, &self.slots, address);
+            let extent = match inode.extent(&self.super_block, pos, places, self.reader()) {
+                Ok(extent) => extent,
+                Err(ReadError::Image(error)) => return Err(error),
+                Err(ReadError::Read(what)) => panic!("cannot be read: {what}"),
+            };
+            assert_eq!(extent.pos, pos);
+            let len = extent.len.min(inode.size - pos) as usize;
+            match extent.data {
+                ExtentData::Hole => data.resize(data.len() + len, 0),
+                ExtentData::Inline { start } => {
+                    data.extend(self.read_area(inode.area, start, len));
+                }
+                ExtentData::Blocks { device, start } => {
+                    data.extend(read(&self.devices[usize::from(device)], start, len));
                 }
             }
+            assert_eq!(data.len() as u64, pos + len as u64, "beyond the end");
         }
         Ok(data)
     }

@@ -43,3 +43,17 @@ pub fn slot(super_block: &SuperBlock, blocks: u64, mapped: u64) -> DeviceSlot {
     put(&mut bytes, 74, &mapped[4..6]);
     DeviceSlot::parse(super_block, &bytes).expect("128 bytes")
 }
+
+/// An extended regular file: format, size of the attributes as its field has it, size, start.
+pub fn inode_bytes(format: u16, xattr_count: u16, size: u64, start: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 64];
+    let start = start.to_le_bytes();
+    put(&mut bytes, 0, &format.to_le_bytes());
+    put(&mut bytes, 2, &xattr_count.to_le_bytes());
+    put(&mut bytes, 4, &0o100644u16.to_le_bytes());
+    put(&mut bytes, 6, &start[4..6]);
+    put(&mut bytes, 8, &size.to_le_bytes());
+    put(&mut bytes, 16, &start[..4]);
+    put(&mut bytes, 44, &1u32.to_le_bytes());
+    bytes
+}
