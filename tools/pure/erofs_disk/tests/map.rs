@@ -87,7 +87,7 @@ impl File {
                 (4, u64::from(*bits) | indexes | long)
             }
         };
-        let bytes = inode_bytes(1 | layout << 1, self.xattr_count, self.size, start);
+        let bytes = inode_bytes(1 | (layout << 1), self.xattr_count, self.size, start);
         Inode::parse(&self.super_block(), NID, &bytes)
     }
 
@@ -292,7 +292,7 @@ proptest! {
         let slots: Vec<_> = table.iter().map(|&(blocks, mapped)| slot(&sb, blocks, mapped)).collect();
         // Of the chunk format only known bits, or hardly any would be taken.
         let start = if layout == 4 { start & 0x7f } else { start };
-        let bytes = inode_bytes(1 | layout << 1, xattr_count, size, start);
+        let bytes = inode_bytes(1 | (layout << 1), xattr_count, size, start);
         let Ok(inode) = Inode::parse(&sb, NID, &bytes) else { return Ok(()) };
         let pos = if inode.size == 0 { pos } else { pos % inode.size };
         let places = |address| match flat {
