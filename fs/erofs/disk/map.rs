@@ -6,7 +6,8 @@ use crate::{Address, Area, ChunkMap, Error, Inode, Layout, Place, ReadError, Sup
 
 /// A piece of a file whose bytes are in one place.
 ///
-/// It starts at a block of the file, and ends at one unless it ends with the file or behind it.
+/// It starts at a block of the file, and ends at one or with the file. A hole may end behind the
+/// file, blocks end with the last one of the file at the latest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// First byte in the file.

@@ -200,6 +200,7 @@ impl File {
         }
         if let ExtentData::Blocks { device, start } = extent.data {
             prop_assert_eq!(start % self.block(), 0);
+            prop_assert!(end <= self.size.next_multiple_of(self.block()));
             // All of it, also what is behind the end of the file.
             if let Some(index) = usize::from(device).checked_sub(1) {
                 prop_assert!(start + extent.len <= self.table[index].0 * self.block());
