@@ -200,10 +200,14 @@ fn check_extent<B: Copy, E>(file: File, extent: &Slice<B>) -> Result<u64, SplitE
     }
 }
 
+/// How many extents can make one slice.
+const EXTENTS_MAX: usize = 1024;
+
 /// The slices of a range, in order, as few as possible.
 ///
 /// Neighbours are merged when the second continues the first in the same blob, and when both are
-/// zeros. The slices cover the range without gaps or overlaps. After an error the iterator ends;
+/// zeros. 1024 extents are the most that are merged: a slice takes limited time, whatever the map
+/// answers. The slices cover the range without gaps or overlaps. After an error the iterator ends;
 /// the slices before the error are right.
 ///
 /// To know where a slice ends, the map is asked for the extent after it, within the range.
@@ -252,13 +256,13 @@ impl<M: Map> Iterator for Slices<'_, M> {
             Ok(slice) => slice,
             Err(error) => return Some(Err(error)),
         };
-        while let Some(next) = self.step() {
-            match next {
-                Ok(next) if continues(&slice, &next) => {
+        for _ in 1..EXTENTS_MAX {
+            match self.step() {
+                Some(Ok(next)) if continues(&slice, &next) => {
                     slice.len = slice.len.saturating_add(next.len);
                 }
                 other => {
-                    self.ahead = Some(other);
+                    self.ahead = other;
                     break;
                 }
             }

@@ -271,6 +271,41 @@ impl Map for FailsAt {
     }
 }
 
+/// A file of one-block holes that goes on and on, and counts how often it is asked.
+struct Endless(std::cell::Cell<u32>);
+
+impl Map for Endless {
+    type Blob = u8;
+    type Error = ();
+
+    fn extent(&self, pos: u64) -> Result<Slice<u8>, ()> {
+        self.0.set(self.0.get() + 1);
+        assert!(self.0.get() < 100_000, "one step asks for ever");
+        Ok(Slice {
+            pos: pos / 512 * 512,
+            len: 512,
+            source: Source::Zero,
+        })
+    }
+}
+
+/// However large a file is, and however small its extents, one step is soon done.
+#[test]
+fn a_slice_takes_a_limited_number_of_questions() {
+    let (size, block_size) = (1 << 60, 512);
+    let map = Endless(0.into());
+    let slices = Slices::new(File { size, block_size }, &map, 0, size);
+    let mut end = 0;
+    for slice in slices.take(10) {
+        let asked = map.0.replace(0);
+        assert!((1..=1025).contains(&asked), "{asked}");
+        let slice = slice.expect("right");
+        assert_eq!(slice.pos, end);
+        assert!(slice.len >= 1024 * 512, "{slice:?}");
+        end = slice.end();
+    }
+}
+
 #[test]
 fn slices_before_an_error_are_given_out() {
     let file = File {
