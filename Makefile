@@ -152,18 +152,22 @@ PREFIX ?= /usr/local
 INSTALL_MOD_PATH ?= /
 # Manual pages, completions, an example of a configuration.
 share = $(DESTDIR)$(PREFIX)/share
+# Installed, but not enabled.
+unit = $(DESTDIR)$(PREFIX)/lib/systemd/system/demandd.service
 
 install:
 	@scripts/install-modules $(INSTALL_MOD_PATH)
 	install -D -m 755 $(BUILD)/target/release/demandd $(DESTDIR)$(PREFIX)/sbin/demandd
 	cd $(BUILD)/share && find . -type f -exec install -D -m 644 '{}' '$(share)/{}' \;
 	install -D -m 644 tools/demandd/demandd.toml $(share)/doc/demandd/demandd.toml
+	mkdir -p $(dir $(unit))
+	sed 's,/usr/local/,$(PREFIX)/,' tools/demandd/systemd/demandd.service >$(unit)
 
 uninstall:
 	@scripts/install-modules --remove $(INSTALL_MOD_PATH)
 	rm -f $(DESTDIR)$(PREFIX)/sbin/demandd $(share)/man/man8/demandd.8 $(share)/man/man8/demandd-*.8 \
 		$(share)/bash-completion/completions/demandd $(share)/fish/vendor_completions.d/demandd.fish \
-		$(share)/zsh/site-functions/_demandd $(share)/doc/demandd/demandd.toml
+		$(share)/zsh/site-functions/_demandd $(share)/doc/demandd/demandd.toml $(unit)
 
 clean:
 	rm -rf $(addprefix $(BUILD)/,modules modules-debug clippy selftests bench whole matrix target share vm out demo)

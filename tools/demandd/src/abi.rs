@@ -174,6 +174,8 @@ pub enum Command<'a> {
     Restore,
     /// Remove the cache file of this name from the working directory of the thread that gives the command.
     Cull(&'a OsStr),
+    /// Tell whether the cache file of this name in the working directory of the thread is in use.
+    InUse(&'a OsStr),
     /// Take the cache out of service.
     Unbind,
 }
@@ -230,6 +232,7 @@ impl Command<'_> {
             Self::Fail(id, errno) => format!("fail {id} {errno}").into_bytes(),
             Self::Restore => b"restore".to_vec(),
             Self::Cull(name) => [b"cull ", name.as_bytes()].concat(),
+            Self::InUse(name) => [b"inuse ", name.as_bytes()].concat(),
             Self::Unbind => b"unbind".to_vec(),
         }
     }

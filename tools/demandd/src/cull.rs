@@ -14,19 +14,17 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::{retry_on_intr, Errno};
-use rustix::thread::UnshareFlags;
 
 use crate::abi::Command;
 use crate::blobs::Blobs;
 use crate::device::{command, errno_of, Device};
-use crate::log;
+use crate::{log, working_directory};
 
 /// The pause after a blob. Some file systems free space in the background, and what goes for nothing is fetched again.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -68,7 +66,7 @@ enum Woken {
 
 impl Culler<'_> {
     fn run(&self, patience: Duration) -> Result<()> {
-        own_working_directory().context("cannot have a working directory of its own")?;
+        working_directory::own().context("cannot have a working directory of its own")?;
         let mut told = false;
         while self.wait(None)? == Woken::Wanted {
             let culled = self.round();
@@ -145,7 +143,8 @@ impl Culler<'_> {
             bytes,
             ..
         } = candidate;
-        let result = enter(fan).and_then(|()| command(self.device, Command::Cull(file_name)));
+        let result = working_directory::enter(fan)
+            .and_then(|()| command(self.device, Command::Cull(file_name)));
         let Err(error) = result else {
             self.blobs.forget_culled(file_name);
             log!("culled {}: {bytes} bytes", printable(file_name));
@@ -194,22 +193,6 @@ impl Culler<'_> {
 fn poll_for(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<usize> {
     let timeout = timeout.map(Timespec::try_from).transpose()?;
     retry_on_intr(|| poll(fds, timeout.as_ref())).context("cannot wait for the device")
-}
-
-/// Gives the calling thread a working directory of its own.
-fn own_working_directory() -> io::Result<()> {
-    // Deprecated because other flags than this one can take open files from under other threads.
-    #[allow(deprecated)]
-    Ok(rustix::thread::unshare(UnshareFlags::FS)?)
-}
-
-/// Makes a directory the working directory of the thread.
-fn enter(dir: &Path) -> Result<()> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(dir, flags, Mode::empty())
-        .and_then(rustix::process::fchdir)
-        .map_err(io::Error::from)
-        .with_context(|| format!("cannot enter {}", dir.display()))
 }
 
 fn printable(file_name: &OsStr) -> String {

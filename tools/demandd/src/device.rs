@@ -2,15 +2,19 @@
 //! The device: opening it, binding a cache, reading requests, giving answers.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::thread;
 
 use anyhow::{anyhow, Context, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{retry_on_intr, Errno};
 
 use crate::abi::{Command, Io, Limit, Request, RECORD_SIZE};
+use crate::{log, working_directory};
 
 /// How many records one read asks for.
 pub const BATCH: usize = 64;
@@ -100,6 +104,26 @@ pub struct Settings {
     pub io: Option<Io>,
 }
 
+impl Settings {
+    /// Those that can be given at any time.
+    fn changeable<'a>(&self) -> Vec<Command<'a>> {
+        let Self {
+            limits: _,
+            linger,
+            timeout,
+            granule,
+            io,
+        } = *self;
+        let all = [
+            linger.map(Command::Linger),
+            timeout.map(Command::Timeout),
+            granule.map(Command::Granule),
+            io.map(Command::Io),
+        ];
+        all.into_iter().flatten().collect()
+    }
+}
+
 /// Puts the cache below `root` into service. Fails with a message that says what to do.
 pub fn bind(device: &dyn Device, root: &Path, tag: &str, settings: &Settings) -> Result<()> {
     // The kernel takes absolute paths only.
@@ -107,26 +131,67 @@ pub fn bind(device: &dyn Device, root: &Path, tag: &str, settings: &Settings) ->
         .canonicalize()
         .with_context(|| format!("no cache root {}", root.display()))
         .context("run `demandd prepare` first")?;
-    let Settings {
-        limits,
-        linger,
-        timeout,
-        granule,
-        io,
-    } = settings;
-    let limits = limits.iter().map(|&(limit, n)| Command::Limit(limit, n));
-    let steps = [Command::Dir(&root), Command::Tag(tag)]
+    let limits = settings.limits.iter();
+    let limits = limits.map(|&(limit, n)| Command::Limit(limit, n));
+    let mut steps = [Command::Dir(&root), Command::Tag(tag)]
         .into_iter()
         .chain(limits)
         .chain([Command::Bind])
-        .chain(linger.map(Command::Linger))
-        .chain(timeout.map(Command::Timeout))
-        .chain(granule.map(Command::Granule))
-        .chain(io.map(Command::Io));
-    for step in steps {
-        step_or_advice(device, step)?;
+        .chain(settings.changeable());
+    steps.try_for_each(|step| step_or_advice(device, step))
+}
+
+/// Goes on with a device that a daemon before this one has bound, and that was kept open: tells it those settings that
+/// can change, and has it deliver once more what has no answer. If it serves another cache, that one goes.
+pub fn take_back(
+    device: &dyn Device,
+    root: &Path,
+    volume: &Path,
+    tag: &str,
+    settings: &Settings,
+) -> Result<()> {
+    if !serves(device, volume, tag)? {
+        log!("the device that was kept serves another cache, which ends");
+        match command(device, Command::Unbind) {
+            // None is bound.
+            Err(error) if errno_of(&error) == Some(Errno::INVAL) => {}
+            result => result.context("cannot take the other cache out of service")?,
+        }
+        return bind(device, root, tag, settings);
     }
-    Ok(())
+    let steps = settings.changeable().into_iter();
+    steps
+        .chain([Command::Restore])
+        .try_for_each(|step| step_or_advice(device, step))
+}
+
+/// Whether the cache that is bound is the one below which a directory lies, and has this tag.
+fn serves(device: &dyn Device, dir: &Path, tag: &str) -> Result<bool> {
+    let number = device.fd().as_raw_fd();
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
+    let told = info.lines().find_map(|line| line.strip_prefix("cache:\t"));
+    // How the kernel shows an unusual tag is its own affair.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if tag.bytes().all(plain) && told.is_some_and(|told| told.trim_matches('"') != tag) {
+        return Ok(false);
+    }
+    // Names are looked up in the working directory, and only if that is in the cache.
+    let asked = thread::scope(|scope| {
+        let asked = scope.spawn(|| {
+            working_directory::own()?;
+            working_directory::enter(dir)?;
+            command(device, Command::InUse(OsStr::new("demandd")))
+        });
+        asked.join()
+    });
+    match asked.map_err(|_| anyhow!("a thread panicked"))? {
+        Err(error) if errno_of(&error) == Some(Errno::INVAL) => Ok(false),
+        // No file has that name.
+        Err(error) if errno_of(&error) == Some(Errno::NOENT) => Ok(true),
+        result => result
+            .map(|()| true)
+            .context("cannot ask which cache the device serves"),
+    }
 }
 
 /// Takes the cache out of service: what waits fails with EIO, and nothing waits for another daemon.

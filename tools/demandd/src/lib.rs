@@ -10,16 +10,19 @@ pub mod abi;
 pub mod blobs;
 pub mod cache;
 pub mod copy;
+pub mod counts;
 pub mod cull;
 pub mod device;
 pub mod image;
 pub mod inbox;
 pub mod kernel;
+pub mod notify;
 pub mod prefetch;
 pub mod serve;
 pub mod size;
 pub mod source;
 pub mod status;
+pub mod working_directory;
 
 /// Writes one line to standard error. A log that nobody reads any more is no reason to stop serving.
 #[macro_export]

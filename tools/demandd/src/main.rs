@@ -4,6 +4,7 @@
 
 mod args;
 mod config;
+mod upkeep;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
@@ -19,19 +20,25 @@ use anyhow::{anyhow, bail, ensure, Context, Result};
 use args::{Config, Image, Prefetch, Prepare, Serve, Switch, Verb};
 use demandd::abi::Io;
 use demandd::blobs::Blobs;
-use demandd::cache::Prepared;
-use demandd::device::{bind, unbind, Node, Settings};
+use demandd::cache::{Prepared, Volume};
+use demandd::counts::Counts;
+use demandd::device::{bind, take_back, unbind, Device, Node, Settings};
 use demandd::kernel::Kernel;
 use demandd::log;
+use demandd::notify::{self, Manager};
 use demandd::prefetch::{self, Target};
 use demandd::source::Source;
 use demandd::{image, serve, size, status};
 use rustix::mm::{mlockall, MlockAllFlags};
 use rustix::thread::{capabilities, CapabilitySet};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use upkeep::Upkeep;
 
 /// A cache file that no request needs is closed after this time.
 const IDLE: Duration = Duration::from_secs(10);
+
+/// What the service manager calls the device.
+const KEPT: &str = "device";
 
 /// When nothing is left to cull, look again after this time.
 const CULL_PATIENCE: Duration = Duration::from_secs(10);
@@ -146,7 +153,6 @@ fn serve(args: &Serve) -> Result<()> {
         ),
         None => None,
     };
-    let device = Node::open(&args.device)?;
     let settings = Settings {
         limits: args.limits.given(),
         linger: args.linger,
@@ -154,21 +160,53 @@ fn serve(args: &Serve) -> Result<()> {
         granule: args.granule,
         io: args.io.map(Io::from),
     };
-    bind(&device, &args.place.root, &args.tag, &settings)?;
+    let manager = Manager::from_env();
+    let device = device(args, &volume, &settings, manager.as_ref())?;
     say("demandd: ready");
     let blobs = Blobs::new(volume, source, args.limit_open.into(), IDLE);
+    let counts = Arc::<Counts>::default();
     let options = serve::Options {
         workers: args.workers.into(),
         delay: Duration::from_millis(args.delay_ms),
         trace,
         cull: (args.cull == Switch::On).then_some(CULL_PATIENCE),
+        counts: Arc::clone(&counts),
     };
-    let summary = serve::serve(&device, &blobs, options, stop.as_fd())?;
+    let upkeep = Upkeep {
+        manager: manager.as_ref(),
+        blobs: &blobs,
+        counts: &counts,
+        stop: stop.as_fd(),
+    };
+    let summary = upkeep.during(|| serve::serve(&device, &blobs, options, stop.as_fd()))?;
     say(&summary.to_string());
     if args.unbind_at_exit {
         unbind(&device)?;
+        if let Some(manager) = &manager {
+            manager.forget(KEPT);
+        }
     }
     Ok(())
+}
+
+/// The device, with the cache in service: the one that the service manager has kept, or a new one, which it is given.
+fn device(
+    args: &Serve,
+    volume: &Volume,
+    settings: &Settings,
+    manager: Option<&Manager>,
+) -> Result<Node> {
+    if let Some(fd) = notify::kept(KEPT)? {
+        let device = Node::from(fd);
+        take_back(&device, &args.place.root, volume.dir(), &args.tag, settings)?;
+        return Ok(device);
+    }
+    let device = Node::open(&args.device)?;
+    bind(&device, &args.place.root, &args.tag, settings)?;
+    if let Some(manager) = manager {
+        manager.keep(device.fd(), KEPT);
+    }
+    Ok(device)
 }
 
 /// Prints a line for whoever started the daemon. That nobody reads it is no reason to stop serving.

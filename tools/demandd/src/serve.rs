@@ -5,8 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use rustix::io::Errno;
 use crate::abi::{Command, Request};
 use crate::blobs::Blobs;
 use crate::copy::Buffer;
+use crate::counts::{Counts, Summary};
 use crate::cull::cull;
 use crate::device::{command, errno_of, Device};
 use crate::inbox::Inbox;
@@ -35,31 +35,8 @@ pub struct Options {
     pub trace: Option<File>,
     /// Cull blobs when the kernel wants it. When nothing is left to cull, look again after this time.
     pub cull: Option<Duration>,
-}
-
-/// What was served.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Requests whose bytes arrived.
-    pub served: u64,
-    /// The bytes of those requests.
-    pub bytes: u64,
-    /// Requests that failed.
-    pub failed: u64,
-}
-
-impl std::fmt::Display for Summary {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            served,
-            bytes,
-            failed,
-        } = self;
-        write!(
-            f,
-            "served {served} requests, {bytes} bytes, {failed} failed"
-        )
-    }
+    /// Where to count what is served.
+    pub counts: Arc<Counts>,
 }
 
 struct Server<'a> {
@@ -67,9 +44,7 @@ struct Server<'a> {
     blobs: &'a Blobs,
     delay: Duration,
     trace: Option<Mutex<File>>,
-    served: AtomicU64,
-    bytes: AtomicU64,
-    failed: AtomicU64,
+    counts: &'a Counts,
 }
 
 /// Serves a bound device until `stop` can be read. Every request that was read is answered before this returns.
@@ -84,9 +59,7 @@ pub fn serve(
         blobs,
         delay: options.delay,
         trace: options.trace.map(Mutex::new),
-        served: AtomicU64::new(0),
-        bytes: AtomicU64::new(0),
-        failed: AtomicU64::new(0),
+        counts: &options.counts,
     };
     let inbox = Inbox::new(device, blobs, stop).context("cannot wait for requests")?;
     let (ended, end) = UnixStream::pair().context("cannot make a socket")?;
@@ -105,11 +78,7 @@ pub fn serve(
         drop(end);
         result
     })?;
-    Ok(Summary {
-        served: server.served.into_inner(),
-        bytes: server.bytes.into_inner(),
-        failed: server.failed.into_inner(),
-    })
+    Ok(options.counts.summary())
 }
 
 impl Server<'_> {
@@ -141,10 +110,9 @@ impl Server<'_> {
         // Before the answer: whoever has seen a read end can count on its line.
         self.record(request, answer);
         if result.is_ok() {
-            self.served.fetch_add(1, Ordering::Relaxed);
-            self.bytes.fetch_add(request.len, Ordering::Relaxed);
+            self.counts.served(request.len);
         } else {
-            self.failed.fetch_add(1, Ordering::Relaxed);
+            self.counts.failed();
         }
         match give(self.device, answer) {
             Ok(()) => {}

@@ -6,7 +6,7 @@ mod stand_in;
 use std::path::Path;
 
 use demandd::abi::{Io, Limit};
-use demandd::device::{bind, unbind, Node, Settings};
+use demandd::device::{bind, take_back, unbind, Device, Node, Settings};
 use rustix::io::Errno;
 use stand_in::daemon::{Refusing, Socket};
 use stand_in::{Kernel, Site};
@@ -146,4 +146,60 @@ fn a_root_that_does_not_exist_says_so() {
     );
     let text = format!("{:#}", error.unwrap_err());
     assert!(text.contains("run `demandd prepare` first"), "{text}");
+}
+
+/// The commands that a device gets that was kept open.
+fn taken_back(site: &Site, refused: &'static str, errno: Errno) -> Vec<String> {
+    let (kernel, fd) = Kernel::pair();
+    let device = Refusing::new(Socket::from(fd), refused, errno, 1);
+    let settings = Settings {
+        limits: vec![(Limit::Brun, 20)],
+        linger: Some(5),
+        ..Settings::default()
+    };
+    let volume = site.volume();
+    take_back(&device, &site.root(), volume.dir(), "x", &settings).unwrap();
+    device.write(b"last").unwrap();
+    let mut commands = Vec::new();
+    loop {
+        match kernel.command().trim_end_matches('\n') {
+            "last" => return commands,
+            command => commands.push(command.to_owned()),
+        }
+    }
+}
+
+#[test]
+fn a_cache_that_is_bound_already_goes_on() {
+    let site = site();
+    // The limits cannot be changed any more.
+    let expected = ["linger 5", "restore"];
+    // That no such file is in the cache proves that the directory is.
+    assert_eq!(taken_back(&site, "inuse", Errno::NOENT), expected);
+    let with_question = taken_back(&site, "nothing", Errno::IO);
+    assert_eq!(with_question, ["inuse demandd", "linger 5", "restore"]);
+    // The question is about a directory of the cache, which only a thread of its own was in.
+    assert_ne!(std::env::current_dir().unwrap(), site.volume().dir());
+}
+
+#[test]
+fn another_cache_than_the_one_that_is_wanted_goes() {
+    let site = site();
+    let root = site.root().canonicalize().unwrap();
+    let dir = format!("dir {}", root.display());
+    assert_eq!(
+        taken_back(&site, "inuse", Errno::INVAL),
+        ["unbind", &dir, "tag x", "brun 20%", "bind", "linger 5"]
+    );
+}
+
+#[test]
+fn a_device_that_cannot_tell_its_cache_is_not_taken_back() {
+    let site = site();
+    let (_kernel, fd) = Kernel::pair();
+    let device = Refusing::new(Socket::from(fd), "inuse", Errno::OPNOTSUPP, 1);
+    let settings = Settings::default();
+    let volume = site.volume();
+    let error = take_back(&device, &site.root(), volume.dir(), "x", &settings).unwrap_err();
+    assert!(format!("{error:#}").contains("which cache"), "{error:#}");
 }

@@ -7,7 +7,8 @@ use std::fs::{self, File};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use demandd::serve::{Options, Summary};
+use demandd::counts::Summary;
+use demandd::serve::Options;
 use rustix::io::Errno;
 use stand_in::daemon::{blobs, options, Daemon, Refusing, NEVER};
 use stand_in::{record, Site, PATIENCE};

@@ -4,14 +4,16 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Result;
 use demandd::abi::RECORD_SIZE;
 use demandd::blobs::Blobs;
+use demandd::counts::Summary;
 use demandd::device::{Device, Node};
-use demandd::serve::{serve, Options, Summary};
+use demandd::serve::{serve, Options};
 use rustix::io::{ioctl_fionbio, Errno};
 
 use super::{record, Kernel, Site};
@@ -31,6 +33,7 @@ pub fn options() -> Options {
         delay: Duration::ZERO,
         trace: None,
         cull: None,
+        counts: Arc::default(),
     }
 }
 
