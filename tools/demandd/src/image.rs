@@ -15,8 +15,8 @@ use std::path::Path;
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use erofs_disk::{
-    DeviceSlot, DirBlock, Error, Inode, Layout, SuperBlock, DEVICE_SLOT_SIZE, EXTENDED_INODE_SIZE,
-    SUPER_OFFSET, SUPER_SIZE,
+    resolve, Area, DeviceSlot, DirBlock, Error, ExtentData, Inode, Layout, ReadError, SuperBlock,
+    DEVICE_SLOT_SIZE, EXTENDED_INODE_SIZE, SUPER_OFFSET, SUPER_SIZE, SUPER_SIZE_MAX,
 };
 
 use crate::cache;
@@ -35,13 +35,14 @@ const COMPAT: [(u32, &str); 6] = [
     (0x20, "ishare_xattrs"),
 ];
 
-const INCOMPAT: [(u32, &str); 6] = [
+const INCOMPAT: [(u32, &str); 7] = [
     (0x1, "lz4_0padding"),
     (0x4, "chunked_file"),
     (0x8, "device_table"),
     (0x20, "fragments"),
     (0x40, "xattr_prefixes"),
     (0x80, "48bit"),
+    (0x100, "metabox"),
 ];
 
 /// An image file, opened and with its super block checked.
@@ -50,6 +51,9 @@ struct Image {
     file: File,
     size: u64,
     super_block: SuperBlock,
+    devices: Vec<DeviceSlot>,
+    /// The inode whose data are metadata.
+    metabox: Option<Inode>,
 }
 
 impl Image {
@@ -60,14 +64,22 @@ impl Image {
             .open(path)
             .map_err(anyhow::Error::from)
             .and_then(cache::regular)?;
-        let mut bytes = [0; SUPER_SIZE];
+        // An image that is hardly more than its super block has no extensions of that.
+        let there = size.saturating_sub(SUPER_OFFSET).max(SUPER_SIZE as u64);
+        let mut bytes = vec![0; SUPER_SIZE_MAX.min(usize::try_from(there)?)];
         read_exact(&file, &mut bytes, SUPER_OFFSET).context("the super block")?;
-        let super_block = SuperBlock::parse(&bytes)?;
-        Ok(Self {
+        let mut image = Self {
             file,
             size,
-            super_block,
-        })
+            super_block: SuperBlock::parse(&bytes)?,
+            devices: Vec::new(),
+            metabox: None,
+        };
+        image.devices = image.read_devices().context("the device table")?;
+        if let Some(nid) = image.super_block.metabox_nid() {
+            image.metabox = Some(image.inode(nid).context("the metabox")?);
+        }
+        Ok(image)
     }
 
     /// Reads a range, which has to be inside the file before memory is taken for it.
@@ -89,7 +101,7 @@ impl Image {
             .context("the block of the super block")
     }
 
-    fn devices(&self) -> Result<Vec<DeviceSlot>> {
+    fn read_devices(&self) -> Result<Vec<DeviceSlot>> {
         (0..self.super_block.device_count())
             .map_while(|index| self.super_block.device_slot_offset(index))
             .map(|offset| {
@@ -98,39 +110,85 @@ impl Image {
                     &self.read(offset, DEVICE_SLOT_SIZE as u64)?,
                 )?)
             })
-            .collect::<Result<_>>()
-            .context("the device table")
+            .collect()
+    }
+
+    /// The inode whose data an area is; `None` for the file itself.
+    fn holder(&self, area: Area) -> Result<Option<&Inode>> {
+        match area {
+            Area::Primary => Ok(None),
+            Area::Metabox => self.metabox.as_ref().map(Some).context("no metabox"),
+            Area::Packed => bail!("no inodes are there"),
+        }
+    }
+
+    /// Reads a range of an area. The data of an area are in the file itself, so this goes down by one step at most.
+    fn read_area(&self, area: Area, start: u64, len: u64) -> Result<Vec<u8>> {
+        match self.holder(area)? {
+            None => self.read(start, len),
+            Some(inode) if inode.area == Area::Primary => self.data(inode, start, len),
+            Some(_) => bail!("the metabox is in itself"),
+        }
+    }
+
+    /// Reads a range of the data of an inode, which have to be in this file.
+    fn data(&self, inode: &Inode, start: u64, len: u64) -> Result<Vec<u8>> {
+        let end = start
+            .checked_add(len)
+            .filter(|&end| end <= inode.size)
+            .with_context(|| format!("inode {} ends before {start}+{len}", inode.nid))?;
+        let mut bytes = Vec::new();
+        let mut pos = start;
+        while pos < end {
+            let sb = &self.super_block;
+            let extent = inode
+                .extent(
+                    sb,
+                    pos,
+                    |address| resolve(sb, &self.devices, address),
+                    |area, at, entry: &mut [u8]| -> Result<()> {
+                        let read = self.read_area(area, at, entry.len() as u64)?;
+                        entry.copy_from_slice(&read);
+                        Ok(())
+                    },
+                )
+                .map_err(|error| match error {
+                    ReadError::Image(error) => error.into(),
+                    ReadError::Read(error) => error,
+                })?;
+            let skip = pos.saturating_sub(extent.pos);
+            let part = extent.len.saturating_sub(skip).min(end.saturating_sub(pos));
+            let (area, from) = match extent.data {
+                ExtentData::Inline { start } => (inode.area, start),
+                ExtentData::Blocks { device: 0, start } => (Area::Primary, start),
+                _ => bail!("its data is not with the metadata"),
+            };
+            let from = from
+                .checked_add(skip)
+                .context("it lies beyond any device")?;
+            bytes.extend(self.read_area(area, from, part)?);
+            pos = pos.saturating_add(part);
+        }
+        Ok(bytes)
     }
 
     fn inode(&self, nid: u64) -> Result<Inode> {
+        let area = self.super_block.inode_area(nid);
         let offset = self.super_block.inode_offset(nid)?;
-        // An inode at the very end of the file may be smaller than the largest.
+        // An inode at the very end of its area may be smaller than the largest.
         let len = self
-            .size
+            .holder(area)?
+            .map_or(self.size, |inode| inode.size)
             .saturating_sub(offset)
             .min(EXTENDED_INODE_SIZE as u64);
-        Ok(Inode::parse(
-            &self.super_block,
-            nid,
-            &self.read(offset, len)?,
-        )?)
+        let bytes = self.read_area(area, offset, len)?;
+        Ok(Inode::parse(&self.super_block, nid, &bytes)?)
     }
 
     /// The bytes of the directory block at `pos` of a directory.
     fn dir_block(&self, dir: &Inode, pos: u64) -> Result<Vec<u8>> {
         let len = u64::from(self.super_block.block_size()).min(dir.size.saturating_sub(pos));
-        let from = |start: u64, pos: u64| {
-            start
-                .checked_add(pos)
-                .ok_or_else(|| anyhow!("it lies beyond any device"))
-                .and_then(|start| self.read(start, len))
-        };
-        match dir.layout {
-            Layout::Plain { start } => from(start, pos),
-            Layout::Inline { tail, .. } if pos >= dir.tail_pos() => from(tail, 0),
-            Layout::Inline { start, .. } => from(start, pos),
-            Layout::Hole | Layout::Chunk(_) => bail!("its data is not with the metadata"),
-        }
+        self.data(dir, pos, len)
     }
 }
 
@@ -182,8 +240,8 @@ pub fn inspect(path: &Path) -> Result<Report> {
             };
             Ok(Report {
                 checksum,
-                devices: image.devices()?,
                 counts: walk(&image)?,
+                devices: image.devices,
                 super_block: image.super_block,
             })
         })
@@ -347,7 +405,7 @@ pub fn stamp(path: &Path, names: &[String]) -> Result<String> {
 fn try_stamp(path: &Path, names: &[String]) -> Result<String> {
     let image = Image::open(path, true)?;
     let sb = &image.super_block;
-    let devices = image.devices()?;
+    let devices = &image.devices;
     ensure!(
         names.len() == devices.len(),
         "the image has {} blobs, and {} names were given",
@@ -376,7 +434,7 @@ fn try_stamp(path: &Path, names: &[String]) -> Result<String> {
     let end = sb.checksum_range().end.max(table_end.unwrap_or(0));
     let mut bytes = image.read(SUPER_OFFSET, end.saturating_sub(SUPER_OFFSET))?;
     let mut lines = String::new();
-    for ((index, slot), name) in (0..).zip(&devices).zip(names) {
+    for ((index, slot), name) in (0..).zip(devices).zip(names) {
         let tag = sb
             .device_slot_offset(index)
             .and_then(|offset| offset.checked_sub(SUPER_OFFSET))

@@ -272,3 +272,63 @@ fn crafted_images_end_with_a_report_or_an_error() {
         "{refused} refused, {reported} reported"
     );
 }
+
+/// An image whose root directory, with nothing in it, is in the metabox.
+fn image_with_metabox() -> Vec<u8> {
+    const IN_METABOX: u64 = 1 << 63;
+    let mut bytes = vec![0; 3 * 4096];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    // The super block: blocks of 4096 bytes, one extension, 48 bits, a metabox.
+    let start = 1024;
+    put(start, &0xe0f5_e1e2u32.to_le_bytes());
+    put(start + 12, &[12, 1]);
+    put(start + 36, &3u32.to_le_bytes());
+    put(start + 40, &1u32.to_le_bytes());
+    put(start + 80, &0x180u32.to_le_bytes());
+    put(start + 112, &(IN_METABOX | 2).to_le_bytes());
+    put(start + 128, &5u64.to_le_bytes());
+    // The metabox: an extended inode, number 5 of block 1, with block 2.
+    let inode = 4096 + 5 * 32;
+    put(inode, &[1]);
+    put(inode + 4, &0o100600u16.to_le_bytes());
+    put(inode + 8, &4096u64.to_le_bytes());
+    put(inode + 16, &2u32.to_le_bytes());
+    put(inode + 44, &[1]);
+    // The root: a compact inode, number 2 of the metabox, with "." and ".." behind it.
+    let inode = 2 * 4096 + 2 * 32;
+    put(inode, &[4]);
+    put(inode + 4, &0o40755u16.to_le_bytes());
+    put(inode + 6, &2u16.to_le_bytes());
+    put(inode + 8, &27u32.to_le_bytes());
+    for (index, name) in [24, 25].into_iter().enumerate() {
+        let entry = inode + 32 + 12 * index;
+        put(entry, &(IN_METABOX | 2).to_le_bytes());
+        put(entry + 8, &[name, 0, 2]);
+    }
+    put(inode + 32 + 24, b"...");
+    bytes
+}
+
+#[test]
+fn inodes_in_a_metabox_are_found() {
+    let site = Site::new();
+    let path = site.path("image");
+    let mut bytes = image_with_metabox();
+    fs::write(&path, &bytes).unwrap();
+    let report = inspect(&path).unwrap();
+    let one = Count {
+        inodes: 1,
+        bytes: 27,
+    };
+    assert_eq!(report.counts, [(("directory", "inline"), one)].into());
+    assert!(report.to_string().contains("48bit metabox\n"));
+
+    // One that ends before the root is damaged, and so is one that is in itself.
+    bytes[4096 + 5 * 32 + 9] = 0;
+    bytes[4096 + 5 * 32 + 8] = 80;
+    fs::write(&path, &bytes).unwrap();
+    assert!(inspect(&path).is_err());
+    bytes[1024 + 128 + 7] = 0x80;
+    fs::write(&path, &bytes).unwrap();
+    assert!(inspect(&path).is_err());
+}
