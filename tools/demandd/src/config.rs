@@ -24,8 +24,14 @@ const SERVE: &str = "serve";
 /// Options that no file can have.
 const NOT_IN_FILES: [&str; 3] = ["config", "help", "version"];
 
+/// A command line with what the file adds to it.
+pub(crate) struct Parsed {
+    pub(crate) verb: Verb,
+    matches: ArgMatches,
+}
+
 /// Reads a command line, and the file that it names or else the usual one, if there is one. An error may be clap's.
-pub(crate) fn parse(line: &[OsString]) -> Result<Verb> {
+pub(crate) fn parse(line: &[OsString]) -> Result<Parsed> {
     let Some((verb, given)) = relaxed().try_get_matches_from(line).ok().and_then(verb_of) else {
         return strict(line);
     };
@@ -68,6 +74,21 @@ pub(crate) fn check(path: &Path) -> Result<()> {
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     options(&text).with_context(|| path.display().to_string())?;
     Ok(())
+}
+
+/// Which options of `serve` differ between two command lines, by their names.
+pub(crate) fn changed(old: &Parsed, new: &Parsed) -> Vec<String> {
+    let raw = |parsed: &Parsed, id: &str| -> Vec<OsString> {
+        let serve = parsed.matches.subcommand_matches(SERVE);
+        let values = serve.and_then(|serve| serve.try_get_raw(id).ok().flatten());
+        values.into_iter().flatten().map(OsString::from).collect()
+    };
+    let serve = command_of(SERVE);
+    let options = serve.get_arguments().filter_map(|argument| {
+        let id = argument.get_id().as_str();
+        (raw(old, id) != raw(new, id)).then(|| argument.get_long().unwrap_or(id).to_owned())
+    });
+    options.collect()
 }
 
 /// A key of a file, and the same as an option.
@@ -133,9 +154,10 @@ fn reason(error: &clap::Error) -> Error {
     anyhow!("{}", text.strip_prefix("error: ").unwrap_or(&text))
 }
 
-fn strict(line: &[OsString]) -> Result<Verb> {
+fn strict(line: &[OsString]) -> Result<Parsed> {
     let matches = Cli::command().try_get_matches_from(line)?;
-    Ok(Cli::from_arg_matches(&matches)?.verb)
+    let verb = Cli::from_arg_matches(&matches)?.verb;
+    Ok(Parsed { verb, matches })
 }
 
 /// The command line without the need for options that may come from the file.

@@ -159,10 +159,8 @@ pub fn take_back(
         }
         return bind(device, root, tag, settings);
     }
-    let steps = settings.changeable().into_iter();
-    steps
-        .chain([Command::Restore])
-        .try_for_each(|step| step_or_advice(device, step))
+    change(device, settings)?;
+    step_or_advice(device, Command::Restore)
 }
 
 /// Whether the cache that is bound is the one below which a directory lies, and has this tag.
@@ -192,6 +190,12 @@ fn serves(device: &dyn Device, dir: &Path, tag: &str) -> Result<bool> {
             .map(|()| true)
             .context("cannot ask which cache the device serves"),
     }
+}
+
+/// Changes settings of a cache that is in service: those that can be given at any time.
+pub fn change(device: &dyn Device, settings: &Settings) -> Result<()> {
+    let mut steps = settings.changeable().into_iter();
+    steps.try_for_each(|step| step_or_advice(device, step))
 }
 
 /// Takes the cache out of service: what waits fails with EIO, and nothing waits for another daemon.

@@ -4,6 +4,7 @@
 
 mod args;
 mod config;
+mod reload;
 mod upkeep;
 
 use std::ffi::{OsStr, OsString};
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use args::{Config, Image, Prefetch, Prepare, Serve, Switch, Verb};
+use config::Parsed;
 use demandd::abi::Io;
 use demandd::blobs::Blobs;
 use demandd::cache::{Prepared, Volume};
@@ -29,9 +31,10 @@ use demandd::notify::{self, Manager};
 use demandd::prefetch::{self, Target};
 use demandd::source::Source;
 use demandd::{image, serve, size, status};
+use reload::Reload;
 use rustix::mm::{mlockall, MlockAllFlags};
 use rustix::thread::{capabilities, CapabilitySet};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use upkeep::Upkeep;
 
 /// A cache file that no request needs is closed after this time.
@@ -59,10 +62,11 @@ fn main() -> ExitCode {
 }
 
 fn run(line: &[OsString]) -> Result<()> {
-    match config::parse(line)? {
-        Verb::Prepare(args) => prepare(&args),
-        Verb::Serve(args) => serve(&args),
-        Verb::Prefetch(args) => prefetch(&args),
+    let parsed = config::parse(line)?;
+    match &parsed.verb {
+        Verb::Prepare(args) => prepare(args),
+        Verb::Serve(args) => serve(args, line, &parsed),
+        Verb::Prefetch(args) => prefetch(args),
         Verb::Status(args) => {
             let rows = status::rows(&args.place.volume()?)?;
             let kernel = Kernel::read(&args.kernel);
@@ -132,10 +136,11 @@ fn lock_memory() -> Result<()> {
     mlockall(flags).context("cannot lock the memory")
 }
 
-fn serve(args: &Serve) -> Result<()> {
+fn serve(args: &Serve, line: &[OsString], parsed: &Parsed) -> Result<()> {
     lock_memory()?;
     // The signals come first: one that arrives while the cache is being bound must not be lost.
     let stop = stop_signals().context("cannot handle signals")?;
+    let hangup = hangups().context("cannot handle signals")?;
     let volume = args.place.volume()?;
     let source = Source::new(&args.source)?;
     ensure!(
@@ -172,11 +177,14 @@ fn serve(args: &Serve) -> Result<()> {
         cull: (args.cull == Switch::On).then_some(CULL_PATIENCE),
         counts: Arc::clone(&counts),
     };
+    let reload = Reload::new(line, parsed, &device);
     let upkeep = Upkeep {
         manager: manager.as_ref(),
         blobs: &blobs,
         counts: &counts,
         stop: stop.as_fd(),
+        hangup: &hangup,
+        reload: &reload,
     };
     let summary = upkeep.during(|| serve::serve(&device, &blobs, options, stop.as_fd()))?;
     say(&summary.to_string());
@@ -228,6 +236,14 @@ fn stop_signals() -> Result<UnixStream> {
         signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
     }
     Ok(stop)
+}
+
+/// A socket that can be read once SIGHUP has come.
+fn hangups() -> Result<UnixStream> {
+    let (hangup, sender) = UnixStream::pair()?;
+    hangup.set_nonblocking(true)?;
+    signal_hook::low_level::pipe::register(SIGHUP, sender)?;
+    Ok(hangup)
 }
 
 fn prefetch(args: &Prefetch) -> Result<()> {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What goes on beside serving: the service manager is told how the daemon is.
+//! What goes on beside serving: the service manager is told how the daemon is, and the configuration is read again when
+//! somebody asks for it.
 
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
@@ -13,6 +15,9 @@ use demandd::log;
 use demandd::notify::Manager;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::retry_on_intr;
+use rustix::time::{clock_gettime, ClockId};
+
+use crate::reload::Reload;
 
 /// How often the state is told at least.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -24,19 +29,19 @@ pub(crate) struct Upkeep<'a> {
     pub(crate) counts: &'a Counts,
     /// Can be read once the daemon has been told to end.
     pub(crate) stop: BorrowedFd<'a>,
+    /// Can be read when the configuration is to be read again.
+    pub(crate) hangup: &'a UnixStream,
+    pub(crate) reload: &'a Reload<'a>,
 }
 
 impl Upkeep<'_> {
     /// Serves, and sees to everything else until that ends.
     pub(crate) fn during<T>(&self, serve: impl FnOnce() -> Result<T>) -> Result<T> {
-        let Some(manager) = self.manager else {
-            return serve();
-        };
         let (ended, end) = UnixStream::pair().context("cannot make a socket")?;
         thread::scope(|scope| {
             scope.spawn(move || {
-                if let Err(error) = self.keep(manager, ended.as_fd()) {
-                    log!("the service manager is told nothing any more: {error:#}");
+                if let Err(error) = self.keep(ended.as_fd()) {
+                    log!("no service manager is told anything, and nothing reloaded, any more: {error:#}");
                 }
             });
             let result = serve();
@@ -45,24 +50,45 @@ impl Upkeep<'_> {
         })
     }
 
-    fn keep(&self, manager: &Manager, ended: BorrowedFd<'_>) -> Result<()> {
+    fn keep(&self, ended: BorrowedFd<'_>) -> Result<()> {
         // Twice as often as has to be.
-        let period = manager
-            .watchdog()
-            .map_or(PERIOD, |time| PERIOD.min(time / 2));
-        manager.tell("READY=1");
+        let wish = self.manager.and_then(Manager::watchdog);
+        let period = wish.map_or(PERIOD, |time| PERIOD.min(time / 2));
+        self.tell("READY=1");
         let mut stopping = false;
         loop {
-            manager.tell(&self.state());
+            self.tell(&self.state());
             match self.wait(ended, stopping, period)? {
                 Woken::TimeOut => {}
                 Woken::Ended => return Ok(()),
                 Woken::Stopped => {
                     stopping = true;
-                    manager.tell("STOPPING=1");
+                    self.tell("STOPPING=1");
                 }
+                Woken::HungUp => self.reload(),
             }
         }
+    }
+
+    fn tell(&self, lines: &str) {
+        if let Some(manager) = self.manager {
+            manager.tell(lines);
+        }
+    }
+
+    fn reload(&self) {
+        // As many as have come: once is enough for all of them.
+        let _ = (&mut &*self.hangup).read(&mut [0; 64]);
+        // The time tells the service manager whether this is about its wish or about one before.
+        let now = clock_gettime(ClockId::Monotonic);
+        let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+        match self.reload.reload() {
+            Ok(changed) if changed.is_empty() => log!("reloaded; nothing has changed"),
+            Ok(changed) => log!("reloaded; changed: {}", changed.join(", ")),
+            Err(error) => log!("the configuration stays as it was: {error:#}"),
+        }
+        self.tell("READY=1");
     }
 
     /// That all is well: what the workers share can be had.
@@ -75,16 +101,18 @@ impl Upkeep<'_> {
     fn wait(&self, ended: BorrowedFd<'_>, stopping: bool, time: Duration) -> Result<Woken> {
         let ended = PollFd::from_borrowed_fd(ended, PollFlags::IN);
         let stop = PollFd::from_borrowed_fd(self.stop, PollFlags::IN);
-        let mut fds = [ended, stop];
+        let hangup = PollFd::new(self.hangup, PollFlags::IN);
+        let mut fds = [ended, hangup, stop];
         // What is known already would wake at once.
-        let count = if stopping { 1 } else { 2 };
+        let count = if stopping { 2 } else { 3 };
         let fds = fds.split_at_mut(count).0;
         let time = Timespec::try_from(time)?;
         retry_on_intr(|| poll(fds, Some(&time))).context("cannot wait")?;
         let woken = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
-        Ok(match (woken(0), woken(1)) {
-            (true, _) => Woken::Ended,
-            (_, true) => Woken::Stopped,
+        Ok(match (woken(0), woken(1), woken(2)) {
+            (true, ..) => Woken::Ended,
+            (_, true, _) => Woken::HungUp,
+            (.., true) => Woken::Stopped,
             _ => Woken::TimeOut,
         })
     }
@@ -92,6 +120,7 @@ impl Upkeep<'_> {
 
 enum Woken {
     TimeOut,
+    HungUp,
     Stopped,
     Ended,
 }

@@ -4,11 +4,13 @@
 mod stand_in;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use rustix::process::Signal;
 use stand_in::process::{demandd, run, str, Daemon};
-use stand_in::{Site, Terminal};
+use stand_in::{record, Site, Terminal};
 
 const EXAMPLE: &str = include_str!("../demandd.toml");
 
@@ -156,4 +158,61 @@ fn other_verbs_take_what_they_know() {
     // Without any, an option that has to be given has to be given.
     let (ok, _, stderr) = run(&["status"]);
     assert!(!ok && stderr.contains("--root"), "{stderr}");
+}
+
+#[test]
+fn a_hangup_changes_what_can_change() {
+    let site = Site::new();
+    let bytes = site.blob("a.img", 4096);
+    let mut device = Terminal::new();
+    let first = "linger = 7\ngranule = \"64K\"\nworkers = 2";
+    let config = file(&site, &device.path, first);
+    let mut command = demandd();
+    command.args(["serve", "--config", str(&config), "--timeout=11"]);
+    let mut daemon = Daemon::spawn(command.stderr(Stdio::piped()));
+    let mut log = BufReader::new(daemon.child.stderr.take().unwrap());
+    let mut line = || {
+        let mut line = String::new();
+        log.read_line(&mut line).unwrap();
+        line
+    };
+    device.expect_bind(&site.root(), "CacheFiles");
+    for command in ["linger 7", "timeout 11", "granule 65536"] {
+        assert_eq!(device.command(), command);
+    }
+    assert_eq!(daemon.line(), "demandd: ready\n");
+
+    // One changes, one goes, one is overruled by the command line, one cannot change.
+    let second = "linger = 8\ntimeout = 12\nworkers = 3";
+    file(&site, &device.path, second);
+    daemon.signal(Signal::HUP);
+    assert_eq!(
+        line(),
+        "demandd: workers is another one now: that takes a restart\n"
+    );
+    assert_eq!(line(), "demandd: reloaded; changed: linger, granule\n");
+    assert_eq!(device.command(), "linger 8");
+    assert_eq!(device.command(), "granule 4096");
+
+    // A file that makes no sense changes nothing, not even what does.
+    file(&site, &device.path, "linger = 9\ncolour = 1");
+    daemon.signal(Signal::HUP);
+    let told = line();
+    assert!(
+        told.contains("stays as it was") && told.contains("colour"),
+        "{told}"
+    );
+    file(&site, &device.path, first);
+    daemon.signal(Signal::HUP);
+    assert_eq!(line(), "demandd: reloaded; changed: linger, granule\n");
+    assert_eq!(device.command(), "linger 7");
+    assert_eq!(device.command(), "granule 65536");
+    daemon.signal(Signal::HUP);
+    assert_eq!(line(), "demandd: reloaded; nothing has changed\n");
+
+    device.send(&record(1, 0, 4096, b"Da.img"));
+    assert_eq!(device.command(), "done 1");
+    assert_eq!(site.cached("a.img", 0, 4096), bytes);
+    daemon.signal(Signal::TERM);
+    assert!(daemon.end().0);
 }

@@ -98,6 +98,13 @@ fn it_tells_when_it_serves_and_when_it_ends() {
     );
     device.send(&record(1, 0, 4096, b"Da.img"));
     assert_eq!(device.command(), "done 1");
+    daemon.signal(Signal::HUP);
+    let reloading = manager.news();
+    let micros = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec;
+    let ago = now - micros.unwrap().parse::<i64>().unwrap() / 1_000_000;
+    assert!((0..60).contains(&ago), "{reloading}");
+    assert_eq!(manager.news(), "READY=1");
     daemon.signal(Signal::TERM);
     assert_eq!(manager.news(), "STOPPING=1");
     assert_eq!(
