@@ -9,6 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use demandd::abi::header::CACHEFILES_DEMAND_DEVICE;
 use demandd::abi::{Io, Limit, BLOCK};
 use demandd::cache::Volume;
+use demandd::doctor::Wanted;
+use demandd::machine::Machine;
 use demandd::{kernel, size};
 
 /// Fills the cache of the kernel module cachefiles_demand, so that an EROFS image can be mounted before its data has
@@ -30,6 +32,8 @@ pub(crate) enum Verb {
     Image(Image),
     #[command(subcommand)]
     Config(Config),
+    Doctor(Doctor),
+    Bugreport(Bugreport),
 }
 
 /// The file that options are taken from when no other is named.
@@ -313,6 +317,73 @@ pub(crate) struct ConfigCheck {
     /// The file
     #[arg(value_name = "FILE", default_value = CONFIG)]
     pub(crate) file: PathBuf,
+}
+
+/// Look for what is wrong
+///
+/// Looks at the kernel, the modules, the device, rights and limits, the file system of the cache, the source and the
+/// daemon. Prints a line for each, and below what is not good what to do. The status is 1 if something is bad. Nothing
+/// is changed.
+///
+/// Example: demandd doctor --root /var/cache/demand --source /srv/images
+#[derive(Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) site: Site,
+    /// For programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Print what a report of a problem needs
+///
+/// Versions, what `demandd doctor` and `demandd status` say, the kernel's tables, the lines of its log that are about
+/// us, mounts, and the daemon's limits. Of the configuration there are keys and no values, since those may be secret;
+/// names of blobs and directories are in it. Without root much is left out.
+///
+/// Example: demandd bugreport >report.txt
+#[derive(Args)]
+pub(crate) struct Bugreport {
+    #[command(flatten)]
+    pub(crate) site: Site,
+}
+
+/// What is looked at.
+#[derive(Args)]
+pub(crate) struct Site {
+    /// Take what is not given here from this file, as from /etc/demandd.toml, if there is one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The cache
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// The volume in the cache
+    #[arg(long, value_name = "NAME", default_value = "erofs")]
+    pub(crate) volume: String,
+    /// The directory that has the blobs
+    #[arg(long, value_name = "DIR")]
+    pub(crate) source: Option<PathBuf>,
+    /// The name of the cache
+    #[arg(long, value_name = "NAME", default_value = "CacheFiles")]
+    pub(crate) tag: String,
+    /// Look at the machine whose files are below this directory
+    #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
+    pub(crate) machine: PathBuf,
+}
+
+impl Site {
+    pub(crate) fn machine(&self) -> Machine {
+        Machine::new(&self.machine)
+    }
+
+    pub(crate) fn wanted(&self) -> Wanted {
+        Wanted {
+            root: self.root.clone(),
+            volume: self.volume.clone(),
+            source: self.source.clone(),
+            tag: self.tag.clone(),
+        }
+    }
 }
 
 /// The device that the header names.

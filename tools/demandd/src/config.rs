@@ -76,6 +76,20 @@ pub(crate) fn check(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The keys of the file that is named, or else of the usual one; for people.
+pub(crate) fn keys(named: Option<&Path>) -> String {
+    let path = named.unwrap_or(Path::new(CONFIG));
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => return format!("{}: {error}", path.display()),
+    };
+    let keys = options(&text).map(|options| {
+        let keys: Vec<String> = options.into_iter().map(|option| option.key).collect();
+        keys.join(", ")
+    });
+    keys.unwrap_or_else(|_| "they make no sense: see `demandd config check`".to_owned())
+}
+
 /// Which options of `serve` differ between two command lines, by their names.
 pub(crate) fn changed(old: &Parsed, new: &Parsed) -> Vec<String> {
     let raw = |parsed: &Parsed, id: &str| -> Vec<OsString> {

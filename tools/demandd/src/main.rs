@@ -30,7 +30,7 @@ use demandd::log;
 use demandd::notify::{self, Manager};
 use demandd::prefetch::{self, Target};
 use demandd::source::Source;
-use demandd::{image, serve, size, status};
+use demandd::{doctor, image, report, serve, size, status};
 use reload::Reload;
 use rustix::mm::{mlockall, MlockAllFlags};
 use rustix::thread::{capabilities, CapabilitySet};
@@ -78,6 +78,22 @@ fn run(line: &[OsString]) -> Result<()> {
         }
         Verb::Image(Image::Inspect(args)) => print(&image::inspect(&args.file)?.to_string()),
         Verb::Image(Image::Stamp(args)) => print(&image::stamp(&args.file, &args.names)?),
+        Verb::Doctor(args) => {
+            let found = doctor::look(&args.site.machine(), &args.site.wanted());
+            print(&match args.json {
+                true => format!("{}\n", found.json()),
+                false => found.to_string(),
+            })?;
+            match found.count_bad() {
+                0 => Ok(()),
+                bad => bail!("{bad} of {} are bad", found.0.len()),
+            }
+        }
+        Verb::Bugreport(args) => print(&report::report(
+            &args.site.machine(),
+            &args.site.wanted(),
+            &config::keys(args.site.config.as_deref()),
+        )),
         Verb::Config(Config::Check(args)) => {
             config::check(&args.file)?;
             print(&format!("{}: good\n", args.file.display()))

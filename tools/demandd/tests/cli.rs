@@ -292,6 +292,8 @@ fn every_verb_has_help_with_an_example() {
         "image inspect",
         "image stamp",
         "config check",
+        "doctor",
+        "bugreport",
     ] {
         let mut args: Vec<_> = verb.split(' ').collect();
         args.push("--help");
