@@ -110,9 +110,10 @@ impl Upkeep<'_> {
         retry_on_intr(|| poll(fds, Some(&time))).context("cannot wait")?;
         let woken = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
         Ok(match (woken(0), woken(1), woken(2)) {
+            // Before the end, which may have come meanwhile, too.
+            (.., true) => Woken::Stopped,
             (true, ..) => Woken::Ended,
             (_, true, _) => Woken::HungUp,
-            (.., true) => Woken::Stopped,
             _ => Woken::TimeOut,
         })
     }
