@@ -101,7 +101,7 @@ impl FileSystem for Erofs {
                 pr_err!("fsoffset= is about a device or file, and does not go with uuid=\n");
                 Err(EINVAL)
             }
-            Some(_) => Ok(Backing::Own(options.open_blob(&shared.registry)?)),
+            Some(_) => Ok(Backing::Own(Some(options.open_blob(&shared.registry)?))),
             None if options.tag().is_some() => {
                 pr_err!("tag= is about a cache, and needs uuid=, the name of a blob in it\n");
                 Err(EINVAL)

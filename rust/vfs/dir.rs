@@ -8,6 +8,7 @@ use crate::{
     bindings,
     dentry::{Spliced, Unhashed},
     fs::FileSystem,
+    if_some,
     inode::{self, INode},
     ioctl, iomap, to_errno,
 };
@@ -136,8 +137,8 @@ impl<O: Operations> Callbacks<O> {
         llseek: Some(bindings::generic_file_llseek),
         read: Some(bindings::generic_read_dir),
         iterate_shared: Some(Self::iterate_shared),
-        unlocked_ioctl: Some(ioctl::ioctl::<O::FileSystem>),
-        compat_ioctl: Some(ioctl::ioctl::<O::FileSystem>),
+        unlocked_ioctl: if_some(O::FileSystem::HAS_LABEL, ioctl::ioctl::<O::FileSystem>),
+        compat_ioctl: if_some(O::FileSystem::HAS_LABEL, ioctl::ioctl::<O::FileSystem>),
         setlease: Some(bindings::generic_setlease),
         ..pin_init::zeroed()
     };

@@ -37,7 +37,8 @@ use context::Context;
 pub enum Backing<K> {
     /// Where the file system knows: mount(2)'s source is of no interest. A mount whose key equals
     /// that of a mounted volume is one more mount of that volume, with the same pages in memory.
-    Own(K),
+    /// Without a key every mount is a volume of its own.
+    Own(Option<K>),
     /// On the block device, or else in the image file, that mount(2)'s source names. The volume
     /// gets it by [`super_block::New::image`].
     Source,
@@ -69,20 +70,30 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     type INodeData: Send + Sync + 'static;
 
     /// Takes one mount option; `value` is none for a flag. [`ENOPARAM`] for a name that is not
-    /// known, [`EINVAL`] for a bad value. May sleep.
-    fn parse_option(options: &mut Self::Options, name: &CStr, value: Option<&CStr>) -> Result;
+    /// known, [`EINVAL`] for a bad value. May sleep. Without this there are no options.
+    fn parse_option(_options: &mut Self::Options, _name: &CStr, _value: Option<&CStr>) -> Result {
+        Err(ENOPARAM)
+    }
 
     /// The options that a volume has from now on, which remount(2) gave: what is not among them is
     /// as by default. May sleep. [`EINVAL`], and nothing changes, if one of them cannot change.
-    fn reconfigure(sb: &SuperBlock<Self>, options: Self::Options) -> Result<Reconfigured>;
+    /// Without this a remount takes options, and changes nothing.
+    fn reconfigure(_sb: &SuperBlock<Self>, _options: Self::Options) -> Result<Reconfigured> {
+        kernel::build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
     /// Where the bytes of a volume with these options are. What has to be opened to tell can be left
     /// with the options, for [`FileSystem::fill_super`]; that is not called for one more mount of a
     /// volume. May sleep. [`EINVAL`] for options that do not go together.
+    ///
+    /// Without this they are the file system's own, every mount is a volume, and the type needs no
+    /// device.
     fn backing(
-        context: &Arc<Self::Context>,
-        options: &mut Self::Options,
-    ) -> Result<Backing<Self::Key>>;
+        _context: &Arc<Self::Context>,
+        _options: &mut Self::Options,
+    ) -> Result<Backing<Self::Key>> {
+        Ok(Backing::Own(None))
+    }
 
     /// Mounts: attaches the data to the super block and returns the root directory. May sleep.
     fn fill_super<'a>(
@@ -92,7 +103,7 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
 
     /// The last user of the mount is gone, or it failed, and the inodes are about to go: what they still wait for
     /// should be given up, because nobody can be told to stop waiting from here on. May sleep.
-    fn unmount(sb: &SuperBlock<Self>);
+    fn unmount(_sb: &SuperBlock<Self>) {}
 
     /// The numbers for statfs(2).
     fn statfs(sb: &SuperBlock<Self>) -> Statfs;
@@ -134,11 +145,13 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
         kernel::build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// The volume's label, without a NUL.
-    fn label(sb: &SuperBlock<Self>) -> &[u8];
+    /// The volume's label, without a NUL. Without this `FS_IOC_GETFSLABEL` is not known.
+    fn label(_sb: &SuperBlock<Self>) -> &[u8] {
+        kernel::build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
     /// Writes the mount options as /proc/mounts shows them, see [`show_option`]. May sleep.
-    fn show_options(sb: &SuperBlock<Self>, seq: &SeqFile);
+    fn show_options(_sb: &SuperBlock<Self>, _seq: &SeqFile) {}
 }
 
 /// What remount(2) changed for the VFS.
@@ -196,6 +209,11 @@ unsafe impl<T: FileSystem> Send for Registration<T> {}
 unsafe impl<T: FileSystem> Sync for Registration<T> {}
 
 impl<T: FileSystem> Registration<T> {
+    const FLAGS: u32 = match T::HAS_BACKING {
+        true => bindings::FS_ALLOW_IDMAP | bindings::FS_REQUIRES_DEV,
+        false => bindings::FS_ALLOW_IDMAP,
+    };
+
     /// Registers the type; [`EBUSY`] when its name is taken. May sleep.
     pub fn new(context: Arc<T::Context>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
@@ -214,9 +232,7 @@ impl<T: FileSystem> Registration<T> {
                         >(Context::<T>::init)
                     }),
                     kill_sb: Some(Self::kill_sb),
-                    fs_flags: crate::int(
-                        bindings::FS_REQUIRES_DEV | bindings::FS_ALLOW_IDMAP,
-                    ),
+                    fs_flags: crate::int(Self::FLAGS),
                     ..pin_init::zeroed()
                 };
                 // SAFETY: `slot` points at memory for the type, which stays in place because the

@@ -7,7 +7,7 @@
 //!
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
-use crate::{bindings, dir, fs::FileSystem, iomap, super_block::SuperBlock, xattr};
+use crate::{bindings, dir, fs::FileSystem, if_some, iomap, super_block::SuperBlock, xattr};
 use core::{
     cell::UnsafeCell,
     marker::PhantomData,
@@ -315,14 +315,6 @@ impl<T: FileSystem> Callbacks<T> {
             }
         }
         0
-    }
-}
-
-/// A callback that a table has on a condition.
-const fn if_some<F: Copy>(condition: bool, callback: F) -> Option<F> {
-    match condition {
-        true => Some(callback),
-        false => None,
     }
 }
 

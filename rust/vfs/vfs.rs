@@ -88,3 +88,11 @@ pub(crate) fn to_errno(result: Result) -> kernel::ffi::c_int {
         Err(e) => e.to_errno(),
     }
 }
+
+/// A callback that a table has on a condition.
+pub(crate) const fn if_some<F: Copy>(condition: bool, callback: F) -> Option<F> {
+    match condition {
+        true => Some(callback),
+        false => None,
+    }
+}

@@ -151,7 +151,7 @@ impl<T: FileSystem> Context<T> {
             };
             let backing = T::backing(shared, &mut private.options)?;
             let (key, from_source) = match backing {
-                Backing::Own(key) => (Some(key), false),
+                Backing::Own(key) => (key, false),
                 Backing::Source => (None, true),
             };
             let info = Info::<T>::for_context(key)?;
@@ -285,12 +285,14 @@ impl<T: FileSystem> Context<T> {
             (&mut *fc, sb, Self::private(fc))
         };
         from_result(|| {
-            let reconfigured = T::reconfigure(sb, mem::take(&mut private.options))?;
-            let acl = bindings::VFS_CONST_SB_POSIXACL;
-            fc.sb_flags_mask |= acl;
-            match reconfigured.posix_acl {
-                true => fc.sb_flags |= acl,
-                false => fc.sb_flags &= !acl,
+            if T::HAS_RECONFIGURE {
+                let reconfigured = T::reconfigure(sb, mem::take(&mut private.options))?;
+                let acl = bindings::VFS_CONST_SB_POSIXACL;
+                fc.sb_flags_mask |= acl;
+                match reconfigured.posix_acl {
+                    true => fc.sb_flags |= acl,
+                    false => fc.sb_flags &= !acl,
+                }
             }
             // It stays read-only, whatever is asked for.
             fc.sb_flags |= bindings::VFS_CONST_SB_RDONLY;

@@ -7,7 +7,7 @@
 //! [`include/linux/fiemap.h`](srctree/include/linux/fiemap.h)
 
 use super::{Callbacks, Operations};
-use crate::{bindings, inode, ioctl};
+use crate::{bindings, fs::FileSystem, if_some, inode, ioctl};
 use core::ptr;
 use kernel::ffi;
 
@@ -15,8 +15,8 @@ impl<O: Operations> Callbacks<O> {
     pub(super) const FILE: bindings::file_operations = bindings::file_operations {
         llseek: Some(Self::llseek),
         read_iter: Some(Self::read_iter),
-        unlocked_ioctl: Some(ioctl::ioctl::<O::FileSystem>),
-        compat_ioctl: Some(ioctl::ioctl::<O::FileSystem>),
+        unlocked_ioctl: if_some(O::FileSystem::HAS_LABEL, ioctl::ioctl::<O::FileSystem>),
+        compat_ioctl: if_some(O::FileSystem::HAS_LABEL, ioctl::ioctl::<O::FileSystem>),
         mmap_prepare: Some(bindings::generic_file_readonly_mmap_prepare),
         get_unmapped_area: Some(bindings::thp_get_unmapped_area),
         splice_read: Some(bindings::filemap_splice_read),
