@@ -19,7 +19,6 @@ pub(crate) struct Directory;
 
 impl dir::Operations for Directory {
     type FileSystem = Erofs;
-    type Data = data::Data;
 
     fn lookup(dir: &INode<Erofs>, dentry: Unhashed<'_, Erofs>) -> Result<Spliced> {
         if dentry.name().len() > erofs_disk::NAME_MAX {

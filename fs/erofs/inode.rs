@@ -76,7 +76,7 @@ pub(crate) fn get(sb: &SuperBlock<Erofs>, nid: u64) -> Result<ARef<INode<Erofs>>
     let kind = if disk.is_file() {
         Kind::File(iomap::table::<data::Data>())
     } else if disk.is_dir() {
-        Kind::Directory(vfs::dir::table::<dir::Directory>())
+        Kind::Directory(vfs::dir::mapped_table::<dir::Directory, data::Data>())
     } else if disk.is_symlink() {
         Kind::Symlink(link_target(sb, &disk)?)
     } else {

@@ -20,9 +20,6 @@ pub trait Operations: Sized + 'static {
     /// The file system whose directories these are.
     type FileSystem: FileSystem;
 
-    /// Where a directory's bytes are, for `FS_IOC_FIEMAP`.
-    type Data: iomap::Operations<FileSystem = Self::FileSystem>;
-
     /// Looks up the name of `dentry` in `dir` and answers by splicing. May sleep.
     fn lookup(
         dir: &INode<Self::FileSystem>,
@@ -124,12 +121,38 @@ pub const fn table<O: Operations>() -> Table<O::FileSystem> {
     }
 }
 
+/// The table for directories that do what `O` says, and whose own bytes lie where `D` says:
+/// `FS_IOC_FIEMAP` tells it.
+pub const fn mapped_table<O, D>() -> Table<O::FileSystem>
+where
+    O: Operations,
+    D: iomap::Operations<FileSystem = O::FileSystem>,
+{
+    Table {
+        inode: &Mapped::<O, D>::INODE,
+        file: &Callbacks::<O>::FILE,
+        _fs: PhantomData,
+    }
+}
+
+struct Mapped<O, D>(PhantomData<(O, D)>);
+
+impl<O, D> Mapped<O, D>
+where
+    O: Operations,
+    D: iomap::Operations<FileSystem = O::FileSystem>,
+{
+    const INODE: bindings::inode_operations = bindings::inode_operations {
+        fiemap: Some(iomap::Callbacks::<D>::fiemap),
+        ..Callbacks::<O>::INODE
+    };
+}
+
 struct Callbacks<O>(PhantomData<O>);
 
 impl<O: Operations> Callbacks<O> {
     const INODE: bindings::inode_operations = bindings::inode_operations {
         lookup: Some(Self::lookup),
-        fiemap: Some(iomap::Callbacks::<O::Data>::fiemap),
         ..inode::Callbacks::<O::FileSystem>::OTHER
     };
 
