@@ -148,18 +148,7 @@ impl iomap::Operations for Data {
     fn map(inode: &INode<Erofs>, pos: u64, len: u64) -> Result<Mapping> {
         let disk = match inode.data() {
             Node::Disk(disk) => disk,
-            // A device's bytes are where they are.
-            Node::Device(device) => {
-                let left = inode.size().saturating_sub(pos);
-                return Ok(match left.checked_next_multiple_of(PAGE) {
-                    Some(0) | None => Mapping::Hole { len },
-                    Some(len) => Mapping::Mapped {
-                        device: *device,
-                        start: pos,
-                        len,
-                    },
-                });
-            }
+            Node::Device(device) => return Ok(Mapping::of_device(inode, *device, pos, len)),
         };
         let map = FileMap {
             sb: inode.super_block(),
@@ -204,6 +193,3 @@ impl iomap::Operations for Data {
         }
     }
 }
-
-/// Unit in which a device's bytes are cached.
-const PAGE: u64 = 4096;

@@ -66,6 +66,8 @@ void vfs_helper_folio_put(struct folio *folio);
 void vfs_helper_folio_zero_range(struct folio *folio, size_t off, size_t len);
 void vfs_helper_memcpy_from_folio(char *to, struct folio *folio, size_t off,
 				  size_t len);
+void vfs_helper_memcpy_to_folio(struct folio *folio, size_t off,
+				const char *from, size_t len);
 struct folio *vfs_helper_filemap_get_folio(struct address_space *mapping,
 					   pgoff_t index);
 struct folio *vfs_helper_filemap_alloc_folio(struct address_space *mapping);

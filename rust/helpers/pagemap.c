@@ -31,6 +31,12 @@ void vfs_helper_memcpy_from_folio(char *to, struct folio *folio, size_t off,
 	memcpy_from_folio(to, folio, off, len);
 }
 
+void vfs_helper_memcpy_to_folio(struct folio *folio, size_t off,
+				const char *from, size_t len)
+{
+	memcpy_to_folio(folio, off, from, len);
+}
+
 struct folio *vfs_helper_filemap_get_folio(struct address_space *mapping,
 					   pgoff_t index)
 {

@@ -55,6 +55,23 @@ pub enum Mapping {
     },
 }
 
+impl Mapping {
+    /// What lies at `pos` of a file whose bytes are those of a device, from the first to the last.
+    /// `len` is how much is asked for.
+    pub fn of_device<T: FileSystem>(inode: &INode<T>, device: usize, pos: u64, len: u64) -> Self {
+        let left = inode.size().saturating_sub(pos);
+        // At the end of the file the page cache asks for all of the block.
+        match left.checked_next_multiple_of(u64_from(PAGE_SIZE)) {
+            Some(0) | None => Self::Hole { len },
+            Some(len) => Self::Mapped {
+                device,
+                start: pos,
+                len,
+            },
+        }
+    }
+}
+
 /// Room for inline data of so many bytes, at most a page, zeroed. It lies within one page, which
 /// direct reads rely on.
 pub fn inline_room(len: usize) -> Result<KVec<u8>> {
@@ -86,8 +103,10 @@ pub trait Operations: Sized + 'static {
     fn map(inode: &INode<Self::FileSystem>, pos: u64, len: u64) -> Result<Mapping>;
 
     /// Where the bytes of a device are. Direct reads are of the block device, and `FS_IOC_FIEMAP`
-    /// and `FIBMAP` tell it.
-    fn location(inode: &INode<Self::FileSystem>, device: usize) -> Result<Location<'_>>;
+    /// and `FIBMAP` tell it. [`EOPNOTSUPP`] when they have no place that could be told.
+    fn location(_inode: &INode<Self::FileSystem>, _device: usize) -> Result<Location<'_>> {
+        Err(EOPNOTSUPP)
+    }
 
     /// Fetches the bytes from `start` of the device for `read`, now or later. May sleep, but
     /// should not wait for the bytes.

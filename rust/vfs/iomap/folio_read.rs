@@ -170,6 +170,30 @@ impl FolioRead {
         Ok(read)
     }
 
+    /// Ends the read with bytes that are in memory: the first ones of `bytes`, as many as are
+    /// wanted. Too few are an [`EIO`].
+    pub fn copy_from(self, bytes: &[u8]) {
+        let mut rest = bytes;
+        for part in self.segments().iter().map(Part::of) {
+            let len = part.len.min(rest.len());
+            let Some((copy, after)) = rest.split_at_checked(len) else {
+                break;
+            };
+            // SAFETY: The folio is locked for this read, and the part, which is at least as long as
+            // what is copied, lies within it.
+            unsafe {
+                bindings::vfs_helper_memcpy_to_folio(
+                    part.folio,
+                    part.offset,
+                    copy.as_ptr().cast(),
+                    copy.len(),
+                );
+            }
+            rest = after;
+        }
+        self.complete(Ok(bytes.len().saturating_sub(rest.len())));
+    }
+
     /// Ends the read: `Ok(n)` when the first `n` bytes are there. Too few are an [`EIO`].
     ///
     /// May be called from interrupt context when the result is good; a failure is reported to
