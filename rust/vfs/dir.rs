@@ -62,7 +62,12 @@ impl EntryType {
 }
 
 /// Where readdir puts the entries.
+///
+/// # Invariants
+///
+/// The file is a directory that is being listed into the context.
 pub struct Emitter<'a> {
+    file: *mut bindings::file,
     context: &'a mut bindings::dir_context,
 }
 
@@ -75,6 +80,13 @@ impl Emitter<'_> {
     /// Sets the cookie of the next entry. It must grow from entry to entry.
     pub fn set_position(&mut self, position: u64) {
         self.context.pos = i64::try_from(position).unwrap_or(i64::MAX);
+    }
+
+    /// Adds `.` and `..`, unless they were added before, for a file system that has no entries of
+    /// these names: they take the positions 0 and 1. False when the buffer is full.
+    pub fn emit_dots(&mut self) -> bool {
+        // SAFETY: By the invariants.
+        unsafe { bindings::vfs_helper_dir_emit_dots(self.file, self.context) }
     }
 
     /// Adds an entry; false when the buffer is full and it was not added.
@@ -191,6 +203,7 @@ impl<O: Operations> Callbacks<O> {
     ) -> ffi::c_int {
         // SAFETY: The VFS gives an open directory of ours and a context that is ours for the call.
         let (dir, context) = unsafe { (INode::from_raw((*file).f_inode), &mut *context) };
-        to_errno(O::read_dir(dir, &mut Emitter { context }))
+        // INVARIANT: By the safety requirement.
+        to_errno(O::read_dir(dir, &mut Emitter { file, context }))
     }
 }
