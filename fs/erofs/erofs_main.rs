@@ -59,7 +59,6 @@ impl kernel::InPlaceModule for ErofsModule {
                 registry: Arc::pin_init(blobs::Registry::new(), GFP_KERNEL)?,
                 sysfs: sysfs::Sysfs::new()?,
             };
-            let shared = Arc::new(shared, GFP_KERNEL)?;
             Ok(try_pin_init!(Self {
                 _queue: source::start_queue()?,
                 _fs <- fs::Registration::new(shared),
@@ -91,10 +90,7 @@ impl FileSystem for Erofs {
         options.parse(name, value)
     }
 
-    fn backing(
-        shared: &Arc<Shared>,
-        options: &mut options::Options,
-    ) -> Result<Backing<options::Key>> {
+    fn backing(shared: &Shared, options: &mut options::Options) -> Result<Backing<options::Key>> {
         options.check_sharing()?;
         match options.uuid() {
             Some(_) if options.fsoffset() != 0 => {

@@ -115,7 +115,7 @@ pub(crate) fn mount<'a>(
     mut sb: New<'a, Erofs>,
     mut options: Options,
 ) -> Result<(Filling<'a, Erofs>, ARef<INode<Erofs>>)> {
-    let shared = sb.context().clone();
+    let shared = sb.context();
     let name = CString::try_from(options.uuid().or(sb.source()).unwrap_or(c"?"))?;
     let opener = Opener {
         registry: &shared.registry,

@@ -24,7 +24,7 @@ use kernel::{
     module::this_module,
     prelude::*,
     seq_file::SeqFile,
-    sync::{aref::ARef, Arc},
+    sync::aref::ARef,
     types::Opaque,
 };
 
@@ -89,7 +89,7 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     /// Without this they are the file system's own, every mount is a volume, and the type needs no
     /// device.
     fn backing(
-        _context: &Arc<Self::Context>,
+        _context: &Self::Context,
         _options: &mut Self::Options,
     ) -> Result<Backing<Self::Key>> {
         Ok(Backing::Own(None))
@@ -199,7 +199,7 @@ pub struct Registration<T: FileSystem> {
     #[pin]
     fs: Opaque<bindings::file_system_type>,
     inodes: inode::Cache<T>,
-    context: Arc<T::Context>,
+    context: T::Context,
 }
 
 // SAFETY: Registering and unregistering may be done by any task.
@@ -215,7 +215,7 @@ impl<T: FileSystem> Registration<T> {
     };
 
     /// Registers the type; [`EBUSY`] when its name is taken. May sleep.
-    pub fn new(context: Arc<T::Context>) -> impl PinInit<Self, Error> {
+    pub fn new(context: T::Context) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             context,
             inodes: inode::Cache::new()?,
@@ -300,7 +300,7 @@ impl<T: FileSystem> Registration<T> {
     /// # Safety
     ///
     /// `sb` must be a valid super block of the type `T`.
-    pub(crate) unsafe fn context<'a>(sb: *mut bindings::super_block) -> &'a Arc<T::Context> {
+    pub(crate) unsafe fn context<'a>(sb: *mut bindings::super_block) -> &'a T::Context {
         // SAFETY: The caller's promise.
         &unsafe { Self::of(sb) }.context
     }

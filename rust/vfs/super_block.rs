@@ -20,7 +20,6 @@ use kernel::{
     prelude::*,
     seq_file::SeqFile,
     str::CString,
-    sync::Arc,
     types::Opaque,
 };
 
@@ -158,8 +157,8 @@ impl<'a, T: FileSystem> New<'a, T> {
     }
 
     /// What all mounts of the file system share.
-    pub fn context(&self) -> &Arc<T::Context> {
-        // SAFETY: The super block is of our type.
+    pub fn context(&self) -> &'a T::Context {
+        // SAFETY: The super block is of our type, and is gone before that is.
         unsafe { Registration::<T>::context(self.sb) }
     }
 
