@@ -8,7 +8,6 @@
 #include "blkdev.c"
 #include "cred.c"
 #include "fs.c"
-#include "fscache.c"
 #include "lockdep.c"
 #include "pagemap.c"
 #include "poll.c"
