@@ -88,12 +88,14 @@ tree-image: selftests
 image-matrix: | $(stamps)/tree
 	@scripts/make-image-matrix
 
-# Into the build root, which is the root of the test guest.
+# Into the build root, which is the root of the test guest. It has the sample, too.
+guest_modules := cachefiles_demand erofs rust_filesystem
+
 guest-modules: modules
-	@$(enter) env BUILD=/build /src/scripts/install-modules /
+	@$(enter) env BUILD=/build /src/scripts/install-modules / $(guest_modules)
 
 guest-modules-debug: modules-debug
-	@$(enter) env BUILD=/build /src/scripts/install-modules --debug /
+	@$(enter) env BUILD=/build /src/scripts/install-modules --debug / $(guest_modules)
 
 # --- running ----------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 //! Safe abstractions over the parts of the VFS that a read-only file system and a cache backend
 //! need, and that the `kernel` crate does not have.
 //!
-//! To write a file system:
+//! To write a file system (`samples/rust/rust_filesystem.rs` is the smallest one):
 //! 1. implement [`fs::FileSystem`] for a marker type, and keep a [`fs::Registration`] of it in the
 //!    module;
 //! 2. in `fill_super`, read what makes the volume, then give the root inode;
