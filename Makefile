@@ -30,6 +30,7 @@ help:
 	@echo 'make stress      64 readers against a daemon that is killed all the time; S=SECONDS (600), K=debug'
 	@echo 'make fuzz-device a hostile daemon with readers underneath; S=SECONDS (900), K=debug'
 	@echo 'make fuzz        any bytes for the crates that read images, with libFuzzer; S=SECONDS (1800), T="map inode"'
+	@echo 'make miri        tests of the pure crates in Miri, which needs rustup with a nightly toolchain'
 	@echo 'make power-cut   kill the VM while its cache is being filled; N=ROUNDS (20)'
 	@echo 'make bench-backend  misses, hits, memory, system calls of the cache; FS=xfs'
 	@echo 'make bench       reads through a mount beside reads of the cache file, in a VM'
@@ -131,6 +132,9 @@ fuzz-device: $(if $(K),guest-modules-$(K),guest-modules) daemon selftests
 fuzz: $(stamps)/cargo
 	@scripts/fuzz --seconds $(or $(S),1800) $(T)
 
+miri:
+	@scripts/miri
+
 power-cut: guest-modules daemon selftests
 	@scripts/power-cut $(or $(N),20)
 
@@ -176,10 +180,10 @@ uninstall:
 		$(share)/zsh/site-functions/_demandd $(share)/doc/demandd/demandd.toml $(unit)
 
 clean:
-	rm -rf $(addprefix $(BUILD)/,modules modules-debug clippy selftests bench whole matrix target fuzz share vm out demo)
+	rm -rf $(addprefix $(BUILD)/,modules modules-debug clippy selftests bench whole matrix target fuzz miri share vm out demo)
 
 distclean:
 	rm -rf $(BUILD)
 
 .PHONY: help setup setup-debug modules modules-debug daemon selftests tree-image image-matrix guest-modules \
-	guest-modules-debug demo test test-host test-vm test-debug stress fuzz-device fuzz power-cut bench bench-backend bench-erofs check install uninstall clean distclean
+	guest-modules-debug demo test test-host test-vm test-debug stress fuzz-device fuzz miri power-cut bench bench-backend bench-erofs check install uninstall clean distclean

@@ -10,6 +10,9 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+/// How many names a directory has at most; Miri takes its time.
+const NAMES: usize = if cfg!(miri) { 8 } else { 80 };
+
 /// The nid and the type of each name.
 type Names = BTreeMap<Vec<u8>, (u64, u8)>;
 
@@ -94,7 +97,7 @@ fn size_of(names: &Names, size: usize, border: Option<(Index, usize)>) -> usize 
 proptest! {
     #[test]
     fn a_search_finds_what_is_there_and_nothing_else(
-        names in any_names(80),
+        names in any_names(NAMES),
         others in vec(any_name(), 10),
         size in prop_oneof![Just(512), Just(1024), Just(4096)],
         border in proptest::option::of((any::<Index>(), 0usize..2)),
@@ -132,7 +135,7 @@ proptest! {
 
     #[test]
     fn a_search_in_a_damaged_directory_ends_with_a_real_entry_or_none(
-        names in any_names(60),
+        names in any_names(NAMES),
         damage in vec((any::<Index>(), any::<Index>(), any::<u8>(), any::<bool>()), 1..20),
         cut in proptest::option::of((any::<Index>(), any::<Index>())),
         swap in proptest::option::of((any::<Index>(), any::<Index>())),
@@ -169,7 +172,7 @@ proptest! {
 
     #[test]
     fn one_block_that_is_damaged_hides_no_name_of_the_others_from_a_walk(
-        names in any_names(60), damaged: Index,
+        names in any_names(NAMES), damaged: Index,
     ) {
         let mut blocks = pack(&names, 512);
         let damaged = damaged.index(blocks.len());

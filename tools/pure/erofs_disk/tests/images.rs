@@ -6,6 +6,8 @@
 //! `EROFS_TREE=/some/folder cargo test -p erofs_disk -- --ignored` does the same with a folder of
 //! your choice.
 
+#![cfg(not(miri))] // it cannot run mkfs.erofs
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{symlink, FileExt as _, MetadataExt as _, PermissionsExt as _};

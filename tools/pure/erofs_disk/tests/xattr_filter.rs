@@ -224,7 +224,12 @@ fn any_attributes() -> impl Strategy<Value = Attributes> {
             value,
         },
     );
-    btree_map((0usize..5, any_name()), attribute, 1..30)
+    // Miri takes its time.
+    btree_map(
+        (0usize..5, any_name()),
+        attribute,
+        1..if cfg!(miri) { 5 } else { 30 },
+    )
 }
 
 proptest! {
