@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The options of `demandd`, and the text of `--help`.
 
+// With its path, because the manual's writer has this file in another place.
+#[path = "args/image.rs"]
+mod image;
+
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
@@ -12,6 +16,8 @@ use demandd::cache::Volume;
 use demandd::doctor::Wanted;
 use demandd::machine::Machine;
 use demandd::{kernel, size};
+
+pub(crate) use image::Image;
 
 /// Fills the cache of the kernel module cachefiles_demand, so that an EROFS image can be mounted before its data has
 /// arrived.
@@ -264,40 +270,6 @@ pub(crate) struct Status {
     /// For programs
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// Look into an EROFS image, or name its blobs
-#[derive(Subcommand)]
-pub(crate) enum Image {
-    Inspect(Inspect),
-    Stamp(Stamp),
-}
-
-/// Tell what an EROFS image consists of
-///
-/// Prints the super block, the features by name, the blobs of the device table, and how many inodes of which type and
-/// layout can be reached from the root, with their bytes. Only the image file itself is read, not its blobs.
-///
-/// Example: demandd image inspect debian.img
-#[derive(Args)]
-pub(crate) struct Inspect {
-    /// The image: the file that holds the metadata
-    pub(crate) file: PathBuf,
-}
-
-/// Write blob names into an EROFS image
-///
-/// Puts the names into the device table, one for each blob in order, and mends the checksum, so that the image can be
-/// mounted without naming its blobs. Prints what was there before. A mounted or prepared image must not be stamped.
-///
-/// Example: demandd image stamp debian.img debian.blob
-#[derive(Args)]
-pub(crate) struct Stamp {
-    /// The image: the file that holds the metadata
-    pub(crate) file: PathBuf,
-    /// The name of every blob, of at most 64 bytes
-    #[arg(required = true, value_name = "NAME")]
-    pub(crate) names: Vec<String>,
 }
 
 /// Look at the configuration file

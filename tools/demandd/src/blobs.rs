@@ -13,7 +13,7 @@ use rustix::process::{getrlimit, Resource};
 
 use crate::cache::Volume;
 use crate::copy::{copy, Buffer};
-use crate::source::Source;
+use crate::source::directory::Directory;
 
 /// A blob with both its files open.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Blob {
 
 impl Blob {
     /// Opens both files. They have the same size, or they are not the same blob.
-    pub fn open(volume: &Volume, source: &Source, name: &OsStr) -> Result<Self> {
+    pub fn open(volume: &Volume, source: &Directory, name: &OsStr) -> Result<Self> {
         let (cache, size) = volume.open(name)?;
         let (source, source_size) = source.open(name)?;
         ensure!(
@@ -72,7 +72,7 @@ impl Blob {
 #[derive(Debug)]
 pub struct Blobs {
     volume: Volume,
-    source: Source,
+    source: Directory,
     limit: usize,
     idle: Duration,
     open: Mutex<Open>,
@@ -87,7 +87,7 @@ struct Open {
 
 impl Blobs {
     /// Keeps at most `limit` blobs open, and none that was not used for `idle`, besides those that are being copied.
-    pub fn new(volume: Volume, source: Source, limit: usize, idle: Duration) -> Self {
+    pub fn new(volume: Volume, source: Directory, limit: usize, idle: Duration) -> Self {
         Self {
             volume,
             source,

@@ -17,7 +17,7 @@ use crate::abi::BLOCK;
 use crate::cache::Volume;
 use crate::kernel::{Kernel, DIR};
 use crate::machine::{Machine, Origin};
-use crate::source::Source;
+use crate::source::directory::Directory;
 
 /// The kernels that the modules are for.
 const SERIES: &str = "7.3.";
@@ -154,7 +154,7 @@ pub fn look(machine: &Machine, wanted: &Wanted) -> Findings {
         None => found.note("cache", "none was named", "give --root, or a configuration"),
     }
     match &wanted.source {
-        Some(source) => match Source::new(source) {
+        Some(source) => match Directory::new(source) {
             Ok(_) => found.good("source", source.display().to_string()),
             Err(error) => found.bad("source", format!("{error:#}"), "correct --source"),
         },

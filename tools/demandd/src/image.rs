@@ -4,6 +4,9 @@
 //! An image may come from anywhere: whatever it holds, looking into it ends, with a report or an error, after work that
 //! is proportional to the size of its file.
 
+pub mod build;
+pub mod verify;
+
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fmt;

@@ -25,11 +25,13 @@ use demandd::blobs::Blobs;
 use demandd::cache::{Prepared, Volume};
 use demandd::counts::Counts;
 use demandd::device::{bind, take_back, unbind, Device, Node, Settings};
+use demandd::image::build::{build, describe, Recipe};
+use demandd::image::verify::verify;
 use demandd::kernel::Kernel;
 use demandd::log;
 use demandd::notify::{self, Manager};
 use demandd::prefetch::{self, Target};
-use demandd::source::Source;
+use demandd::source::directory::Directory;
 use demandd::{doctor, image, report, serve, size, status};
 use reload::Reload;
 use rustix::mm::{mlockall, MlockAllFlags};
@@ -76,8 +78,7 @@ fn run(line: &[OsString]) -> Result<()> {
                 status::table(&rows, &kernel)
             })
         }
-        Verb::Image(Image::Inspect(args)) => print(&image::inspect(&args.file)?.to_string()),
-        Verb::Image(Image::Stamp(args)) => print(&image::stamp(&args.file, &args.names)?),
+        Verb::Image(verb) => image(&verb),
         Verb::Doctor(args) => {
             let found = doctor::look(&args.site.machine(), &args.site.wanted());
             print(&match args.json {
@@ -108,9 +109,37 @@ fn print(text: &str) -> Result<()> {
         .context("cannot write the result")
 }
 
+fn image(verb: &Image) -> Result<()> {
+    match verb {
+        Image::Build(args) => {
+            let recipe = Recipe {
+                tree: &args.tree,
+                into: &args.into,
+                name: &args.name,
+                one_blob: args.one_blob,
+                chunk_size: args.chunk_size,
+                options: &args.options,
+            };
+            print(&format!("{}\n", build(&recipe)?.digest()))
+        }
+        Image::Manifest(args) => {
+            let manifest = describe(&args.dir, &args.name, &args.blobs, args.chunk_size)?;
+            print(&format!("{}\n", manifest.digest()))
+        }
+        Image::Inspect(args) => print(&image::inspect(&args.file)?.to_string()),
+        Image::Stamp(args) => print(&image::stamp(&args.file, &args.names)?),
+        Image::Verify(args) => {
+            let report = verify(&Directory::new(&args.source)?, &args.image)?;
+            print(&report.to_string())?;
+            ensure!(report.is_good(), "what the source has is not the image");
+            Ok(())
+        }
+    }
+}
+
 fn prepare(args: &Prepare) -> Result<()> {
     let volume = args.place.volume()?;
-    let source = args.source.as_deref().map(Source::new).transpose()?;
+    let source = args.source.as_deref().map(Directory::new).transpose()?;
     for blob in &args.blobs {
         let (name, size) = match &source {
             Some(source) => (blob.as_os_str(), source.open(blob)?.1),
@@ -158,7 +187,7 @@ fn serve(args: &Serve, line: &[OsString], parsed: &Parsed) -> Result<()> {
     let stop = stop_signals().context("cannot handle signals")?;
     let hangup = hangups().context("cannot handle signals")?;
     let volume = args.place.volume()?;
-    let source = Source::new(&args.source)?;
+    let source = Directory::new(&args.source)?;
     ensure!(
         volume.dir().is_dir(),
         "no volume {}: run `demandd prepare` first",
@@ -265,7 +294,7 @@ fn hangups() -> Result<UnixStream> {
 fn prefetch(args: &Prefetch) -> Result<()> {
     lock_memory()?;
     let volume = args.place.volume()?;
-    let source = Source::new(&args.source)?;
+    let source = Directory::new(&args.source)?;
     let targets = if args.all {
         prefetch::all(&volume, &source)?
     } else {

@@ -13,7 +13,7 @@ use crate::abi::BLOCK;
 use crate::blobs::Blob;
 use crate::cache::{next_missing, Volume};
 use crate::copy::{Buffer, PIECE};
-use crate::source::Source;
+use crate::source::directory::Directory;
 
 /// A blob, or a range of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Target {
 }
 
 /// Copies what is missing of a target; returns how many bytes that were.
-pub fn prefetch(volume: &Volume, source: &Source, target: &Target) -> Result<u64> {
+pub fn prefetch(volume: &Volume, source: &Directory, target: &Target) -> Result<u64> {
     let name = target.blob.to_string_lossy();
     let blob = Blob::open(volume, source, &target.blob)?;
     let size = blob.size();
@@ -80,7 +80,7 @@ pub fn prefetch(volume: &Volume, source: &Source, target: &Target) -> Result<u64
 }
 
 /// The targets of `--all`: every blob that has a cache file.
-pub fn all(volume: &Volume, source: &Source) -> Result<Vec<Target>> {
+pub fn all(volume: &Volume, source: &Directory) -> Result<Vec<Target>> {
     let mut targets = Vec::new();
     for entry in volume.list()? {
         let file = entry.path.file_name().unwrap_or(OsStr::from_bytes(b""));

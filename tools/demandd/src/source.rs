@@ -1,69 +1,59 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Where the bytes come from: a directory in which every blob is a file of the blob's name.
+//! Where the bytes come from.
+//!
+//! A source has files: blobs, and beside them manifests and lists of chunks. What it says is not trusted: whoever reads
+//! a blob verifies it, unless the source is a directory and the blob has no manifest.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
+pub mod directory;
 
-use anyhow::{bail, ensure, Context, Result};
-use rustix::fs::{Mode, OFlags};
-use rustix::io::retry_on_intr;
+use std::ffi::OsStr;
+use std::fmt;
+use std::ops::Range;
 
-use crate::cache;
+use anyhow::Error;
 
-/// A directory of blobs.
-#[derive(Clone, Debug)]
-pub struct Source {
-    dir: PathBuf,
+/// A place that has blobs.
+pub trait Source: fmt::Debug + Send + Sync {
+    /// Its name for messages.
+    fn label(&self) -> &str;
+
+    /// Reads a small file, of at most so many bytes.
+    fn file(&self, name: &str, most: u64) -> Result<Vec<u8>, Failure>;
+
+    /// Opens a blob, which has to have this size.
+    fn blob(&self, name: &OsStr, size: u64) -> Result<Box<dyn Ranges>, Failure>;
 }
 
-impl Source {
-    /// Names the directory, which has to exist.
-    pub fn new(dir: &Path) -> Result<Self> {
-        let meta = fs::metadata(dir).with_context(|| format!("no source {}", dir.display()))?;
-        ensure!(
-            meta.is_dir(),
-            "the source {} is not a directory",
-            dir.display()
-        );
-        Ok(Self {
-            dir: dir.to_owned(),
-        })
-    }
+/// A blob of a source.
+pub trait Ranges: fmt::Debug + Send + Sync {
+    /// Begins to read a range of the blob.
+    fn range(&self, range: Range<u64>) -> Result<Box<dyn Stream + '_>, Failure>;
+}
 
-    /// Opens a blob and tells its size. The name must be one that a cache file can have, so it is never a path.
-    pub fn open(&self, blob: &OsStr) -> Result<(File, u64)> {
-        let path = self.dir.join(blob);
-        ensure!(
-            path.file_name() == Some(blob),
-            "{blob:?} cannot name a blob of a directory"
-        );
-        // Without O_NONBLOCK a pipe that somebody left in the directory would hold up a worker for ever.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        retry_on_intr(|| rustix::fs::open(&path, flags, Mode::empty()))
-            .map_err(io::Error::from)
-            .map_err(anyhow::Error::from)
-            .and_then(|fd| cache::regular(File::from(fd)))
-            .with_context(|| format!("cannot open the source {}", path.display()))
-    }
+/// The bytes of a range, in order.
+pub trait Stream {
+    /// Reads the next bytes: exactly so many.
+    fn read_exact(&mut self, bytes: &mut [u8]) -> Result<(), Failure>;
+}
 
-    /// The blob whose cache file has this name.
-    pub fn blob_of(&self, file_name: &OsStr) -> Result<OsString> {
-        let has_it = |blob: &OsStr| cache::file_name(blob).is_ok_and(|name| name == file_name);
-        if let Some(blob) = cache::blob_name(file_name).filter(|blob| has_it(blob)) {
-            return Ok(blob.to_owned());
+/// Something could not be had from a source.
+#[derive(Debug)]
+pub struct Failure {
+    /// Why.
+    pub error: Error,
+}
+
+impl Failure {
+    /// It is of no use to ask the source for this again.
+    pub fn lasting(error: impl Into<Error>) -> Self {
+        Self {
+            error: error.into(),
         }
-        // An encoded name: rather than to decode it, find the blob that has it.
-        for entry in fs::read_dir(&self.dir)? {
-            let blob = entry?.file_name();
-            if has_it(&blob) {
-                return Ok(blob);
-            }
-        }
-        bail!(
-            "no blob in {} has the cache file {file_name:?}",
-            self.dir.display()
-        )
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        failure.error
     }
 }

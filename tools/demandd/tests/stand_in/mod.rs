@@ -19,7 +19,7 @@ use std::time::Duration;
 use demandd::abi::header::cachefiles_demand_req as Raw;
 use demandd::abi::RECORD_SIZE;
 use demandd::cache::{missing_bytes, Volume};
-use demandd::source::Source;
+use demandd::source::directory::Directory;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use tempfile::TempDir;
 
@@ -54,8 +54,8 @@ impl Site {
         Volume::new(&self.root(), "erofs").unwrap()
     }
 
-    pub fn source(&self) -> Source {
-        Source::new(&self.source_dir()).unwrap()
+    pub fn source(&self) -> Directory {
+        Directory::new(&self.source_dir()).unwrap()
     }
 
     /// Makes a blob of bytes that tell where they are, and prepares it.
