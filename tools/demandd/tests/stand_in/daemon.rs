@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use anyhow::Result;
 use demandd::abi::RECORD_SIZE;
 use demandd::blobs::Blobs;
 use demandd::counts::Summary;
-use demandd::device::{Device, Node};
+use demandd::device::{Device, Node, BATCH};
 use demandd::serve::{serve, Options};
 use rustix::io::{ioctl_fionbio, Errno};
 
@@ -91,36 +91,48 @@ pub fn blobs(site: &Site, idle: Duration) -> Blobs {
 }
 
 /// The daemon's end of the socket, where a packet is a batch of records. As with the kernel's device, a read takes all
-/// records that wait and never blocks.
-pub struct Socket(Node);
+/// records that wait and there is room for, and never blocks.
+pub struct Socket {
+    node: Node,
+    /// What came in a packet that there was no room for. A read with too little room would throw it away.
+    rest: Mutex<Vec<u8>>,
+}
 
 impl From<OwnedFd> for Socket {
     fn from(fd: OwnedFd) -> Self {
         ioctl_fionbio(&fd, true).unwrap();
-        Self(Node::from(fd))
+        Self {
+            node: Node::from(fd),
+            rest: Mutex::default(),
+        }
     }
 }
 
 impl Device for Socket {
     fn fd(&self) -> BorrowedFd<'_> {
-        self.0.fd()
+        self.node.fd()
     }
 
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut size = 0;
-        while buffer.len() - size >= RECORD_SIZE {
-            match self.0.read(&mut buffer[size..]) {
+        let room = buffer.len() - buffer.len() % RECORD_SIZE;
+        let mut rest = self.rest.lock().unwrap();
+        while rest.len() < room {
+            let mut packet = [0; BATCH * RECORD_SIZE];
+            match self.node.read(&mut packet) {
                 Ok(0) => break,
-                Ok(n) => size += n,
+                Ok(n) => rest.extend(&packet[..n]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
         }
+        let size = rest.len().min(room);
+        buffer[..size].copy_from_slice(&rest[..size]);
+        rest.drain(..size);
         Ok(size)
     }
 
     fn write(&self, command: &[u8]) -> io::Result<()> {
-        self.0.write(command)
+        self.node.write(command)
     }
 }
 
