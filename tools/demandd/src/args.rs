@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The options of `demandd`, and the text of `--help`.
 
-// With its path, because the manual's writer has this file in another place.
+// With their paths, because the manual's writer has this file in another place.
 #[path = "args/image.rs"]
 mod image;
+#[path = "args/sources.rs"]
+mod sources;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -13,11 +15,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use demandd::abi::header::CACHEFILES_DEMAND_DEVICE;
 use demandd::abi::{Io, Limit, BLOCK};
 use demandd::cache::Volume;
-use demandd::doctor::Wanted;
+use demandd::doctor;
 use demandd::machine::Machine;
+use demandd::manifest::Wanted;
 use demandd::{kernel, size};
 
 pub(crate) use image::Image;
+use sources::Sources;
 
 /// Fills the cache of the kernel module cachefiles_demand, so that an EROFS image can be mounted before its data has
 /// arrived.
@@ -75,11 +79,14 @@ impl Place {
 pub(crate) struct Prepare {
     #[command(flatten)]
     pub(crate) place: Place,
-    /// Take the sizes from the files of this directory
-    #[arg(long, value_name = "DIR")]
-    pub(crate) source: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+    /// All blobs of an image that has a manifest, perhaps with the digest of that. From then on everything of them is
+    /// verified. Can be given several times
+    #[arg(long = "image", value_name = "NAME[@DIGEST]")]
+    pub(crate) images: Vec<Wanted>,
     /// Names of blobs; without --source with a size each: NAME=SIZE, in bytes or with K, M, G or T
-    #[arg(required = true, value_name = "NAME[=SIZE]")]
+    #[arg(required_unless_present = "images", value_name = "NAME[=SIZE]")]
     pub(crate) blobs: Vec<OsString>,
 }
 
@@ -98,9 +105,8 @@ pub(crate) struct Prepare {
 pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) place: Place,
-    /// The directory that has the blobs
-    #[arg(long, value_name = "DIR")]
-    pub(crate) source: PathBuf,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
     /// The name of the cache, which mount's tag= option can ask for
     #[arg(long, value_name = "NAME", default_value = "CacheFiles")]
     pub(crate) tag: String,
@@ -236,9 +242,8 @@ fn percent(text: &str) -> Result<u8, String> {
 pub(crate) struct Prefetch {
     #[command(flatten)]
     pub(crate) place: Place,
-    /// The directory that has the blobs
-    #[arg(long, value_name = "DIR")]
-    pub(crate) source: PathBuf,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
     /// Every blob that was prepared
     #[arg(long)]
     pub(crate) all: bool,
@@ -332,9 +337,8 @@ pub(crate) struct Site {
     /// The volume in the cache
     #[arg(long, value_name = "NAME", default_value = "erofs")]
     pub(crate) volume: String,
-    /// The directory that has the blobs
-    #[arg(long, value_name = "DIR")]
-    pub(crate) source: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
     /// The name of the cache
     #[arg(long, value_name = "NAME", default_value = "CacheFiles")]
     pub(crate) tag: String,
@@ -348,11 +352,11 @@ impl Site {
         Machine::new(&self.machine)
     }
 
-    pub(crate) fn wanted(&self) -> Wanted {
-        Wanted {
+    pub(crate) fn wanted(&self) -> doctor::Wanted {
+        doctor::Wanted {
             root: self.root.clone(),
             volume: self.volume.clone(),
-            source: self.source.clone(),
+            sources: self.sources.mirrors().transpose(),
             tag: self.tag.clone(),
         }
     }

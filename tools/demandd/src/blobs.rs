@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The blobs that are open: source and cache file, kept from one request to the next, a bounded number of them.
+//! The blobs that are open: sources and cache file, kept from one request to the next, a bounded number of them.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -8,41 +8,62 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 use rustix::process::{getrlimit, Resource};
 
-use crate::cache::Volume;
+use crate::cache::{next_missing, Volume};
 use crate::copy::{copy, Buffer};
-use crate::source::directory::Directory;
+use crate::fetch::{Remote, Urgency};
+use crate::flight::{Flights, Next};
+use crate::source::mirror::Mirrors;
 
-/// A blob with both its files open.
+/// A blob with its cache file open, and what its bytes come from.
 #[derive(Debug)]
 pub struct Blob {
-    source: File,
     cache: File,
     size: u64,
+    data: Data,
+}
+
+/// What the bytes of a blob come from.
+#[derive(Debug)]
+enum Data {
+    /// A file of this machine, which is believed.
+    Local(File),
+    /// Sources that are not believed.
+    Verified {
+        mirrors: Arc<Mirrors>,
+        remote: Remote,
+        flights: Flights,
+    },
 }
 
 impl Blob {
-    /// Opens both files. They have the same size, or they are not the same blob.
-    pub fn open(volume: &Volume, source: &Directory, name: &OsStr) -> Result<Self> {
+    /// Opens a blob. Its cache file and what the source has are of the same size, or they are not the same blob.
+    pub fn open(volume: &Volume, mirrors: &Arc<Mirrors>, name: &OsStr) -> Result<Self> {
         let (cache, size) = volume.open(name)?;
-        let (source, source_size) = source.open(name)?;
-        ensure!(
-            source_size == size,
-            "the source of {name:?} has {source_size} bytes and its cache file {size}: they are not the same blob"
-        );
+        let data = match volume.verified_with(name)? {
+            Some((entry, chunks)) => {
+                check_size(name, "manifest", entry.size, size)?;
+                Data::Verified {
+                    mirrors: Arc::clone(mirrors),
+                    remote: Remote::open(mirrors, entry.name, chunks)?,
+                    flights: Flights::default(),
+                }
+            }
+            None => {
+                let (file, have) = mirrors.local(name)?;
+                check_size(name, "source", have, size)?;
+                Data::Local(file)
+            }
+        };
         // A write that is cut short at the limit would leave half a block behind.
         let limit = getrlimit(Resource::Fsize).current;
         ensure!(
             limit.is_none_or(|limit| limit >= size),
             "{name:?} has {size} bytes, and this process must not write so large a file: raise its limit (ulimit -f)"
         );
-        Ok(Self {
-            source,
-            cache,
-            size,
-        })
+        Ok(Self { cache, size, data })
     }
 
     /// The blob's size in bytes.
@@ -60,10 +81,48 @@ impl Blob {
         self.cache.metadata().is_ok_and(|open| open.nlink() > 0)
     }
 
-    /// Copies a range from the source into the cache file.
-    pub fn fetch(&self, off: u64, len: u64, buffer: &mut Buffer) -> Result<()> {
-        copy(&self.source, &self.cache, off, len, buffer)
+    /// Brings a range into the cache file; if the blob is verified, all of the chunks that it touches.
+    pub fn fetch(&self, off: u64, len: u64, urgency: Urgency, buffer: &mut Buffer) -> Result<()> {
+        let (mirrors, remote, flights) = match &self.data {
+            Data::Local(source) => return copy(source, &self.cache, off, len, buffer),
+            Data::Verified {
+                mirrors,
+                remote,
+                flights,
+            } => (mirrors, remote, flights),
+        };
+        let wanted = off..off.saturating_add(len);
+        let deadline = mirrors.deadline();
+        let mut chunks = remote.chunks.touched(wanted.clone());
+        while !chunks.is_empty() {
+            match flights.next(chunks.clone(), deadline)? {
+                Next::Fly(flight) => {
+                    chunks.start = flight.chunks().end;
+                    remote.fetch(mirrors, flight, (urgency, deadline), &self.cache, buffer)?;
+                }
+                Next::Landed(landed) => {
+                    let bytes = remote.chunks.bytes(landed.clone());
+                    let (start, end) = (bytes.start.max(wanted.start), bytes.end.min(wanted.end));
+                    let missing = next_missing(&self.cache, start, self.size)
+                        .context("cannot tell what is missing")?;
+                    if missing.is_some_and(|missing| missing.start < end) {
+                        flights.lost(landed);
+                    } else {
+                        chunks.start = landed.end;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
+}
+
+fn check_size(name: &OsStr, what: &str, size: u64, cached: u64) -> Result<()> {
+    ensure!(
+        size == cached,
+        "the {what} of {name:?} has {size} bytes and its cache file {cached}: they are not the same blob"
+    );
+    Ok(())
 }
 
 /// Open blobs by the name of their cache file; the one that was not used for longest goes first.
@@ -72,7 +131,7 @@ impl Blob {
 #[derive(Debug)]
 pub struct Blobs {
     volume: Volume,
-    source: Directory,
+    mirrors: Arc<Mirrors>,
     limit: usize,
     idle: Duration,
     open: Mutex<Open>,
@@ -87,10 +146,10 @@ struct Open {
 
 impl Blobs {
     /// Keeps at most `limit` blobs open, and none that was not used for `idle`, besides those that are being copied.
-    pub fn new(volume: Volume, source: Directory, limit: usize, idle: Duration) -> Self {
+    pub fn new(volume: Volume, mirrors: Arc<Mirrors>, limit: usize, idle: Duration) -> Self {
         Self {
             volume,
-            source,
+            mirrors,
             limit,
             idle,
             open: Mutex::default(),
@@ -102,6 +161,11 @@ impl Blobs {
         &self.volume
     }
 
+    /// Where the bytes come from.
+    pub fn mirrors(&self) -> &Mirrors {
+        &self.mirrors
+    }
+
     /// The blob whose cache file has this name.
     pub fn get(&self, file_name: &OsStr) -> Result<Arc<Blob>> {
         let open = self.lock().touch(file_name);
@@ -111,11 +175,10 @@ impl Blobs {
             }
             self.forget(file_name);
         }
-        // Opening may take long, so not under the lock. Two workers may both open a blob; one of the two is kept.
-        let name = self.source.blob_of(file_name)?;
-        let blob = Arc::new(Blob::open(&self.volume, &self.source, &name)?);
-        self.lock().keep(file_name, &blob, self.limit);
-        Ok(blob)
+        // Opening may take long, so not under the lock. Two workers may both open a blob; both use that of the first one.
+        let name = self.mirrors.blob_of(file_name)?;
+        let blob = Arc::new(Blob::open(&self.volume, &self.mirrors, &name)?);
+        Ok(self.lock().keep(file_name, blob, self.limit))
     }
 
     /// Closes a blob, so that the next request opens it anew: its files may have been replaced.
@@ -172,9 +235,11 @@ impl Open {
         Some(blob)
     }
 
-    fn keep(&mut self, file_name: &OsStr, blob: &Arc<Blob>, limit: usize) {
-        let entry = (Instant::now(), Arc::clone(blob));
-        self.blobs.insert(file_name.to_owned(), entry);
+    fn keep(&mut self, file_name: &OsStr, blob: Arc<Blob>, limit: usize) -> Arc<Blob> {
+        let entry = self.blobs.entry(file_name.to_owned());
+        let (used, blob) = entry.or_insert_with(|| (Instant::now(), blob));
+        *used = Instant::now();
+        let blob = Arc::clone(blob);
         self.used.insert(file_name.to_owned(), SystemTime::now());
         while self.blobs.len() > limit {
             let oldest = self
@@ -187,5 +252,6 @@ impl Open {
                 None => break,
             };
         }
+        blob
     }
 }

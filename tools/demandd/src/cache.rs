@@ -33,6 +33,7 @@ pub enum Prepared {
 pub struct Volume {
     key: Vec<u8>,
     dir: PathBuf,
+    lists: PathBuf,
 }
 
 /// A cache file that was found in a volume.
@@ -50,15 +51,22 @@ impl Volume {
         let mut buffer = [0; 256];
         let name = cache_key::volume_name(volume.as_bytes(), &mut buffer)
             .map_err(|error| anyhow!("{volume:?} cannot name a volume: {error}"))?;
+        let name = OsStr::from_bytes(name);
         Ok(Self {
             key: volume.as_bytes().to_vec(),
-            dir: root.join("cache").join(OsStr::from_bytes(name)),
+            dir: root.join("cache").join(name),
+            lists: root.join("chunks").join(name),
         })
     }
 
     /// The volume's directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The directory of the lists of chunks, see [`crate::lists`].
+    pub fn lists(&self) -> &Path {
+        &self.lists
     }
 
     /// Where the file of a blob lies.

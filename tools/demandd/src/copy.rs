@@ -56,13 +56,13 @@ impl CacheFile for File {
     }
 }
 
-/// Memory for what is being copied, at most [`PIECE`] of it; kept from one copy to the next, since new memory is
+/// Memory for what is being copied, a piece or a chunk; kept from one copy to the next, since new memory is
 /// slow to come by.
 #[derive(Debug, Default)]
 pub struct Buffer(Vec<u8>);
 
 impl Buffer {
-    fn of(&mut self, size: usize) -> &mut [u8] {
+    pub(crate) fn of(&mut self, size: usize) -> &mut [u8] {
         if self.0.len() < size {
             self.0.resize(size, 0);
         }
@@ -101,7 +101,7 @@ pub fn copy(
 }
 
 /// Writes a piece; leaves no block half written.
-fn write(cache: &impl CacheFile, piece: &[u8], pos: u64) -> Result<()> {
+pub(crate) fn write(cache: &impl CacheFile, piece: &[u8], pos: u64) -> Result<()> {
     let mut done = 0;
     while let Some(rest) = piece.get(done..).filter(|rest| !rest.is_empty()) {
         let error = match cache.write_at(rest, pos.saturating_add(done as u64)) {

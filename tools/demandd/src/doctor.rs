@@ -6,7 +6,10 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use rustix::fs::{Mode, OFlags, SeekFrom, StatVfsMountFlags, XattrFlags};
 use rustix::process::{getrlimit, Resource};
 use rustix::thread::{capabilities, CapabilitySet};
@@ -17,7 +20,10 @@ use crate::abi::BLOCK;
 use crate::cache::Volume;
 use crate::kernel::{Kernel, DIR};
 use crate::machine::{Machine, Origin};
-use crate::source::directory::Directory;
+use crate::source::mirror::Mirrors;
+
+/// How long a source may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The kernels that the modules are for.
 const SERIES: &str = "7.3.";
@@ -40,7 +46,7 @@ pub struct Wanted {
     /// The volume in it.
     pub volume: String,
     /// Where blobs come from.
-    pub source: Option<PathBuf>,
+    pub sources: Option<Result<Arc<Mirrors>>>,
     /// The tag of the cache.
     pub tag: String,
 }
@@ -153,11 +159,20 @@ pub fn look(machine: &Machine, wanted: &Wanted) -> Findings {
         Some(root) => cache(root, &wanted.volume, &mut found),
         None => found.note("cache", "none was named", "give --root, or a configuration"),
     }
-    match &wanted.source {
-        Some(source) => match Directory::new(source) {
-            Ok(_) => found.good("source", source.display().to_string()),
-            Err(error) => found.bad("source", format!("{error:#}"), "correct --source"),
-        },
+    match &wanted.sources {
+        Some(Ok(sources)) => {
+            for source in sources.sources() {
+                match source.probe(Instant::now() + PATIENCE) {
+                    Ok(()) => found.good("source", source.label()),
+                    Err(failure) => found.bad(
+                        "source",
+                        format!("{}: {:#}", source.label(), failure.error),
+                        "see to it, or correct --source",
+                    ),
+                }
+            }
+        }
+        Some(Err(error)) => found.bad("source", format!("{error:#}"), "correct --source"),
         None => found.note(
             "source",
             "none was named",

@@ -26,12 +26,11 @@ use demandd::cache::{Prepared, Volume};
 use demandd::counts::Counts;
 use demandd::device::{bind, take_back, unbind, Device, Node, Settings};
 use demandd::image::build::{build, describe, Recipe};
-use demandd::image::verify::verify;
+use demandd::image::verify;
 use demandd::kernel::Kernel;
 use demandd::log;
 use demandd::notify::{self, Manager};
 use demandd::prefetch::{self, Target};
-use demandd::source::directory::Directory;
 use demandd::{doctor, image, report, serve, size, status};
 use reload::Reload;
 use rustix::mm::{mlockall, MlockAllFlags};
@@ -78,7 +77,7 @@ fn run(line: &[OsString]) -> Result<()> {
                 status::table(&rows, &kernel)
             })
         }
-        Verb::Image(verb) => image(&verb),
+        Verb::Image(verb) => image(verb),
         Verb::Doctor(args) => {
             let found = doctor::look(&args.site.machine(), &args.site.wanted());
             print(&match args.json {
@@ -129,7 +128,7 @@ fn image(verb: &Image) -> Result<()> {
         Image::Inspect(args) => print(&image::inspect(&args.file)?.to_string()),
         Image::Stamp(args) => print(&image::stamp(&args.file, &args.names)?),
         Image::Verify(args) => {
-            let report = verify(&Directory::new(&args.source)?, &args.image)?;
+            let report = verify::verify(&*args.sources.required()?, &args.image)?;
             print(&report.to_string())?;
             ensure!(report.is_good(), "what the source has is not the image");
             Ok(())
@@ -139,21 +138,33 @@ fn image(verb: &Image) -> Result<()> {
 
 fn prepare(args: &Prepare) -> Result<()> {
     let volume = args.place.volume()?;
-    let source = args.source.as_deref().map(Directory::new).transpose()?;
+    let sources = args.sources.mirrors()?;
+    for wanted in &args.images {
+        let sources = sources.as_deref().context("--image needs a --source")?;
+        for entry in verify::manifest(sources, wanted)?.entries() {
+            let chunks = verify::chunks(sources, entry)?;
+            let prepared = volume.prepare_verified(entry, &chunks)?;
+            tell_prepared(&volume, OsStr::new(&entry.name), entry.size, prepared)?;
+        }
+    }
     for blob in &args.blobs {
-        let (name, size) = match &source {
-            Some(source) => (blob.as_os_str(), source.open(blob)?.1),
+        let (name, size) = match &sources {
+            Some(sources) => (blob.as_os_str(), sources.local(blob)?.1),
             None => named_size(blob)?,
         };
         let prepared = volume.prepare(name, size)?;
-        let what = match prepared {
-            Prepared::Created => "created",
-            Prepared::Existed => "exists",
-        };
-        let path = volume.path(name)?;
-        print(&format!("{what}\t{size}\t{}\n", path.display()))?;
+        tell_prepared(&volume, name, size, prepared)?;
     }
     Ok(())
+}
+
+fn tell_prepared(volume: &Volume, name: &OsStr, size: u64, prepared: Prepared) -> Result<()> {
+    let what = match prepared {
+        Prepared::Created => "created",
+        Prepared::Existed => "exists",
+    };
+    let path = volume.path(name)?;
+    print(&format!("{what}\t{size}\t{}\n", path.display()))
 }
 
 /// Reads `NAME=SIZE`. A name may have equals signs of its own.
@@ -187,7 +198,7 @@ fn serve(args: &Serve, line: &[OsString], parsed: &Parsed) -> Result<()> {
     let stop = stop_signals().context("cannot handle signals")?;
     let hangup = hangups().context("cannot handle signals")?;
     let volume = args.place.volume()?;
-    let source = Directory::new(&args.source)?;
+    let sources = args.sources.required()?;
     ensure!(
         volume.dir().is_dir(),
         "no volume {}: run `demandd prepare` first",
@@ -213,7 +224,7 @@ fn serve(args: &Serve, line: &[OsString], parsed: &Parsed) -> Result<()> {
     let manager = Manager::from_env();
     let device = device(args, &volume, &settings, manager.as_ref())?;
     say("demandd: ready");
-    let blobs = Blobs::new(volume, source, args.limit_open.into(), IDLE);
+    let blobs = Blobs::new(volume, sources, args.limit_open.into(), IDLE);
     let counts = Arc::<Counts>::default();
     let options = serve::Options {
         workers: args.workers.into(),
@@ -294,9 +305,9 @@ fn hangups() -> Result<UnixStream> {
 fn prefetch(args: &Prefetch) -> Result<()> {
     lock_memory()?;
     let volume = args.place.volume()?;
-    let source = Directory::new(&args.source)?;
+    let sources = args.sources.required()?;
     let targets = if args.all {
-        prefetch::all(&volume, &source)?
+        prefetch::all(&volume, &sources)?
     } else {
         args.targets
             .iter()
@@ -305,7 +316,7 @@ fn prefetch(args: &Prefetch) -> Result<()> {
     };
     let mut failed = 0;
     for target in &targets {
-        match prefetch::prefetch(&volume, &source, target) {
+        match prefetch::prefetch(&volume, &sources, target) {
             Ok(bytes) => print(&format!(
                 "{}: fetched {bytes} bytes\n",
                 target.blob.to_string_lossy()

@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 use anyhow::{ensure, Context, Result};
 
@@ -13,7 +14,8 @@ use crate::abi::BLOCK;
 use crate::blobs::Blob;
 use crate::cache::{next_missing, Volume};
 use crate::copy::{Buffer, PIECE};
-use crate::source::directory::Directory;
+use crate::fetch::Urgency;
+use crate::source::mirror::Mirrors;
 
 /// A blob, or a range of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,9 +47,9 @@ impl Target {
 }
 
 /// Copies what is missing of a target; returns how many bytes that were.
-pub fn prefetch(volume: &Volume, source: &Directory, target: &Target) -> Result<u64> {
+pub fn prefetch(volume: &Volume, mirrors: &Arc<Mirrors>, target: &Target) -> Result<u64> {
     let name = target.blob.to_string_lossy();
-    let blob = Blob::open(volume, source, &target.blob)?;
+    let blob = Blob::open(volume, mirrors, &target.blob)?;
     let size = blob.size();
     let range = target.range.clone().unwrap_or(0..size);
     ensure!(
@@ -71,7 +73,7 @@ pub fn prefetch(volume: &Volume, source: &Directory, target: &Target) -> Result<
         };
         // One piece at a time: what the daemon has brought in the meantime is not fetched again.
         let len = (missing.end.min(end) - missing.start).min(PIECE as u64);
-        blob.fetch(missing.start, len, &mut buffer)
+        blob.fetch(missing.start, len, Urgency::Demand, &mut buffer)
             .with_context(|| format!("cannot prefetch {name}, {}+{len}", missing.start))?;
         fetched += len;
         pos = missing.start + len;
@@ -80,12 +82,12 @@ pub fn prefetch(volume: &Volume, source: &Directory, target: &Target) -> Result<
 }
 
 /// The targets of `--all`: every blob that has a cache file.
-pub fn all(volume: &Volume, source: &Directory) -> Result<Vec<Target>> {
+pub fn all(volume: &Volume, mirrors: &Mirrors) -> Result<Vec<Target>> {
     let mut targets = Vec::new();
     for entry in volume.list()? {
         let file = entry.path.file_name().unwrap_or(OsStr::from_bytes(b""));
         targets.push(Target {
-            blob: source.blob_of(file)?,
+            blob: mirrors.blob_of(file)?,
             range: None,
         });
     }

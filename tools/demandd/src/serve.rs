@@ -2,7 +2,7 @@
 //! Serving: workers take requests from the inbox, fetch what is asked for, and answer.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, Context, Result};
-use rustix::io::Errno;
+use rustix::event::{poll, PollFd, PollFlags};
+use rustix::io::{retry_on_intr, Errno};
 
 use crate::abi::{Command, Request};
 use crate::blobs::Blobs;
@@ -18,8 +19,10 @@ use crate::copy::Buffer;
 use crate::counts::{Counts, Summary};
 use crate::cull::cull;
 use crate::device::{command, errno_of, Device};
+use crate::fetch::Urgency;
 use crate::inbox::Inbox;
 use crate::log;
+use crate::source::mirror::Stopped;
 
 /// How long to wait before an answer is tried once more.
 const RETRY: Duration = Duration::from_millis(20);
@@ -47,7 +50,8 @@ struct Server<'a> {
     counts: &'a Counts,
 }
 
-/// Serves a bound device until `stop` can be read. Every request that was read is answered before this returns.
+/// Serves a bound device until `stop` can be read. Every request that was read is answered before this returns, but for
+/// those that wait for a source that is down: the next daemon gets them.
 pub fn serve(
     device: &dyn Device,
     blobs: &Blobs,
@@ -64,9 +68,16 @@ pub fn serve(
     let inbox = Inbox::new(device, blobs, stop).context("cannot wait for requests")?;
     let (ended, end) = UnixStream::pair().context("cannot make a socket")?;
     thread::scope(|scope| {
+        let ended = ended.as_fd();
         if let Some(patience) = options.cull {
-            scope.spawn(move || cull(device, blobs, ended.as_fd(), patience));
+            scope.spawn(move || cull(device, blobs, ended, patience));
         }
+        // Whoever waits for a source that is down does so until it is time to end.
+        scope.spawn(move || {
+            let _ = wait_for_either(stop, ended);
+            blobs.mirrors().stop();
+        });
+        scope.spawn(|| blobs.mirrors().watch());
         let workers: Vec<_> = (0..options.workers.max(1))
             .map(|_| scope.spawn(|| server.work(&inbox)))
             .collect();
@@ -95,6 +106,14 @@ impl Server<'_> {
         let result = self.fetch(request, buffer);
         let answer = match &result {
             Ok(()) => Command::Done(request.id),
+            Err(error) if error.is::<Stopped>() => {
+                log!(
+                    "request {} of {} is left to the next daemon",
+                    request.id,
+                    name(request)
+                );
+                return;
+            }
             Err(error) => {
                 let errno = reader_errno(error);
                 log!(
@@ -128,7 +147,7 @@ impl Server<'_> {
         let file_name = request.file_name()?;
         let blob = self.blobs.get(file_name)?;
         request.check_range(blob.size())?;
-        blob.fetch(request.off, request.len, buffer)
+        blob.fetch(request.off, request.len, Urgency::Demand, buffer)
             .inspect_err(|_| self.blobs.forget(file_name))
     }
 
@@ -146,6 +165,13 @@ impl Server<'_> {
             log!("cannot write the trace: {error}");
         }
     }
+}
+
+/// Waits until one of two descriptors can be read.
+fn wait_for_either(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<()> {
+    let mut fds = [a, b].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    retry_on_intr(|| poll(&mut fds, None))?;
+    Ok(())
 }
 
 /// Gives an answer. What passes, passes: without the answer the reader would wait for ever.
@@ -189,7 +215,6 @@ fn reader_errno(error: &anyhow::Error) -> Errno {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
 
     #[test]
     fn only_a_full_disk_is_told_to_the_reader() {

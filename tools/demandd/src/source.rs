@@ -5,29 +5,55 @@
 //! a blob verifies it, unless the source is a directory and the blob has no manifest.
 
 pub mod directory;
+pub mod mirror;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
-use anyhow::Error;
+use anyhow::{Error, Result};
 
 /// A place that has blobs.
 pub trait Source: fmt::Debug + Send + Sync {
     /// Its name for messages.
     fn label(&self) -> &str;
 
-    /// Reads a small file, of at most so many bytes.
-    fn file(&self, name: &str, most: u64) -> Result<Vec<u8>, Failure>;
+    /// Reads a small file, of at most so many bytes, before it is `until`.
+    fn file(&self, name: &str, most: u64, until: Instant) -> Result<Vec<u8>, Failure>;
 
     /// Opens a blob, which has to have this size.
     fn blob(&self, name: &OsStr, size: u64) -> Result<Box<dyn Ranges>, Failure>;
+
+    /// Looks whether the source answers at all.
+    fn probe(&self, until: Instant) -> Result<(), Failure>;
+
+    /// Opens a blob as a file of this machine, which is as good as verified; tells its size. Nothing if the source has
+    /// no such files.
+    fn local(&self, _name: &OsStr) -> Option<Result<(File, u64)>> {
+        None
+    }
+
+    /// The blob whose cache file has this name, if the source can tell.
+    fn blob_of(&self, _file_name: &OsStr) -> Option<OsString> {
+        None
+    }
 }
 
 /// A blob of a source.
 pub trait Ranges: fmt::Debug + Send + Sync {
     /// Begins to read a range of the blob.
-    fn range(&self, range: Range<u64>) -> Result<Box<dyn Stream + '_>, Failure>;
+    fn range(&self, range: Range<u64>, how: &How) -> Result<Box<dyn Stream + '_>, Failure>;
+}
+
+/// How to read a range.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// When all of it has to be there.
+    pub until: Instant,
+    /// What came before was wrong: no cache on the way may answer.
+    pub fresh: bool,
 }
 
 /// The bytes of a range, in order.
@@ -41,6 +67,19 @@ pub trait Stream {
 pub struct Failure {
     /// Why.
     pub error: Error,
+    /// What that says about the next time.
+    pub kind: Kind,
+}
+
+/// What a failure says about the next time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It is of no use to ask this source for the same again.
+    Lasting,
+    /// It may go well the next time.
+    Passing,
+    /// The source has too much to do. Perhaps it says for how long it wants to be left alone.
+    Overload(Option<Duration>),
 }
 
 impl Failure {
@@ -48,6 +87,15 @@ impl Failure {
     pub fn lasting(error: impl Into<Error>) -> Self {
         Self {
             error: error.into(),
+            kind: Kind::Lasting,
+        }
+    }
+
+    /// It may go well the next time.
+    pub fn passing(error: impl Into<Error>) -> Self {
+        Self {
+            error: error.into(),
+            kind: Kind::Passing,
         }
     }
 }

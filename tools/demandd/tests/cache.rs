@@ -147,14 +147,14 @@ fn prefetch_fetches_what_is_missing_and_nothing_else() {
     site.cache_file("a.img")
         .write_all_at(&[9; 8192], 40_960)
         .unwrap();
-    let fetched = prefetch(&site.volume(), &site.source(), &target("a.img")).unwrap();
+    let fetched = prefetch(&site.volume(), &site.mirrors(), &target("a.img")).unwrap();
     assert_eq!(fetched, 3_000_000 - 8192);
     assert_eq!(site.missing("a.img"), 0);
     let cached = site.cached("a.img", 0, 3_000_000);
     assert_eq!(cached[..40_960], bytes[..40_960]);
     assert_eq!(cached[40_960..49_152], [9; 8192]);
     assert_eq!(cached[49_152..], bytes[49_152..]);
-    let again = prefetch(&site.volume(), &site.source(), &target("a.img")).unwrap();
+    let again = prefetch(&site.volume(), &site.mirrors(), &target("a.img")).unwrap();
     assert_eq!(again, 0);
 }
 
@@ -162,7 +162,7 @@ fn prefetch_fetches_what_is_missing_and_nothing_else() {
 fn prefetch_of_a_range_takes_the_blocks_around_it() {
     let site = Site::new();
     let bytes = site.blob("sha256:ab", 20_000);
-    let fetch = |text| prefetch(&site.volume(), &site.source(), &target(text));
+    let fetch = |text| prefetch(&site.volume(), &site.mirrors(), &target(text));
     assert_eq!(fetch("sha256:ab:5000+1").unwrap(), 4096);
     assert_eq!(site.cached("sha256:ab", 4096, 4096), bytes[4096..8192]);
     assert_eq!(site.missing("sha256:ab"), 20_000 - 4096);
@@ -179,7 +179,7 @@ fn prefetch_refuses_a_source_of_another_size() {
     site.blob("a.img", 8192);
     for size in [8191, 8193] {
         fs::write(site.source_dir().join("a.img"), vec![1; size]).unwrap();
-        let error = prefetch(&site.volume(), &site.source(), &target("a.img")).unwrap_err();
+        let error = prefetch(&site.volume(), &site.mirrors(), &target("a.img")).unwrap_err();
         assert!(
             format!("{error:#}").contains("not the same blob"),
             "{error:#}"
@@ -194,7 +194,7 @@ fn all_blobs_are_found_again_even_under_encoded_names() {
     for name in ["a.img", "with space", "b.img"] {
         site.blob(name, 4096);
     }
-    let mut names: Vec<_> = all(&site.volume(), &site.source())
+    let mut names: Vec<_> = all(&site.volume(), &site.mirrors())
         .unwrap()
         .into_iter()
         .map(|target| target.blob)
@@ -208,8 +208,8 @@ fn status_counts_what_is_present() {
     let site = Site::new();
     site.blob("a.img", 409_600);
     site.blob("b.img", 5000);
-    prefetch(&site.volume(), &site.source(), &target("a.img:0+4096")).unwrap();
-    prefetch(&site.volume(), &site.source(), &target("b.img")).unwrap();
+    prefetch(&site.volume(), &site.mirrors(), &target("a.img:0+4096")).unwrap();
+    prefetch(&site.volume(), &site.mirrors(), &target("b.img")).unwrap();
     let rows = rows(&site.volume()).unwrap();
     let kernel = Kernel::default();
     let counts: Vec<_> = rows
@@ -235,7 +235,7 @@ fn open_blobs_are_bounded_and_the_oldest_goes() {
     for name in ["a", "b", "c"] {
         site.blob(name, 4096);
     }
-    let blobs = Blobs::new(site.volume(), site.source(), 2, NEVER);
+    let blobs = Blobs::new(site.volume(), site.mirrors(), 2, NEVER);
     let get = |name: &str| blobs.get(OsStr::new(name)).unwrap();
     let a = get("Da");
     get("Db");

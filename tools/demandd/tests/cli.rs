@@ -283,41 +283,6 @@ fn messages_say_what_to_do() {
 }
 
 #[test]
-fn an_image_is_built_and_verified() {
-    let site = Site::new();
-    fs::create_dir(site.path("tree")).unwrap();
-    fs::write(site.path("tree/file"), site.blob("x", 300_000)).unwrap();
-    let (tree, into) = (site.path("tree"), site.source_dir());
-    let (ok, digest, stderr) = run(&[
-        "image",
-        "build",
-        str(&tree),
-        "--name=app",
-        "--into",
-        str(&into),
-    ]);
-    assert!(ok, "{stderr}");
-    let image = format!("app@{}", digest.trim_end());
-    let verify = || run(&["image", "verify", "--source", str(&into), &image]);
-    let (ok, stdout, stderr) = verify();
-    assert!(
-        ok && stdout.ends_with(&format!("manifest\t{digest}")),
-        "{stdout}{stderr}"
-    );
-    fs::write(
-        into.join("app.img"),
-        vec![0; fs::metadata(into.join("app.img")).unwrap().len() as usize],
-    )
-    .unwrap();
-    let (ok, stdout, _) = verify();
-    assert!(!ok && stdout.contains("wrong chunks"), "{stdout}");
-
-    let describe = |name: &str| run(&["image", "manifest", str(&into), "--name", name, "x"]);
-    assert!(describe("x").0);
-    assert!(!describe("a/b").0);
-}
-
-#[test]
 fn every_verb_has_help_with_an_example() {
     for verb in [
         "prepare",

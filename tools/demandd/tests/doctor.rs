@@ -5,13 +5,14 @@ mod stand_in;
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use demandd::doctor::{look, Findings, State, Wanted};
 use demandd::machine::Machine;
+use demandd::source::directory::Directory;
 use serde_json::Value;
 use stand_in::process::{run, str};
-use stand_in::Site;
+use stand_in::{mirrors, Site};
 
 const VERSION: &str = "7.3.4+test";
 
@@ -70,7 +71,7 @@ impl Fake {
         Wanted {
             root: Some(self.site.root()),
             volume: "erofs".to_owned(),
-            source: Some(self.site.source_dir()),
+            sources: Some(Ok(self.site.mirrors())),
             tag: "mine".to_owned(),
         }
     }
@@ -185,7 +186,13 @@ fn what_is_wrong_with_cache_source_and_daemon() {
         "{text}"
     );
     assert_eq!(with(&|wanted| wanted.root = None, "cache").0, State::Note);
-    let (state, text) = with(&|wanted| wanted.source = Some("/absent".into()), "source");
+    let (state, text) = with(
+        &|wanted| {
+            let absent = Directory::new(Path::new("/absent"));
+            wanted.sources = Some(absent.map(|dir| mirrors(vec![Box::new(dir)])));
+        },
+        "source",
+    );
     assert!(
         state == State::Bad && text.contains("No such file"),
         "{text}"

@@ -130,7 +130,7 @@ fn verify_names_the_chunks_that_are_wrong() {
     let blobs = ["a.img".to_owned(), "a.blob".to_owned()];
     let digest = describe(&dir, "app", &blobs, 4096).unwrap().digest();
     let wanted = "app".parse().unwrap();
-    let source = site.source();
+    let source = site.mirrors();
     let report = verify(&source, &wanted).unwrap();
     assert!(report.is_good());
     assert_eq!(
@@ -167,7 +167,7 @@ fn verify_tells_what_is_not_there_or_not_the_image() {
     describe(&dir, "app", &["a.img".to_owned()], 4096).unwrap();
     let error = |image: &str| {
         let wanted = image.parse().unwrap();
-        format!("{:#}", verify(&site.source(), &wanted).unwrap_err())
+        format!("{:#}", verify(&site.mirrors(), &wanted).unwrap_err())
     };
     assert!(error("other").contains("other.manifest"));
     let digest = format!("app@sha256:{}", "0".repeat(64));

@@ -8,6 +8,8 @@ use demandd::chunks::is_chunk_size;
 use demandd::manifest::Wanted;
 use demandd::size;
 
+use super::Sources;
+
 /// Make, look into, name the blobs of, and verify EROFS images
 #[derive(Subcommand)]
 pub(crate) enum Image {
@@ -79,9 +81,8 @@ pub(crate) struct Manifest {
 /// Example: demandd image verify --source /srv/images app
 #[derive(Args)]
 pub(crate) struct Verify {
-    /// The directory that has the blobs
-    #[arg(long, value_name = "DIR")]
-    pub(crate) source: PathBuf,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
     /// The image, perhaps with the digest that its manifest has to have
     #[arg(value_name = "NAME[@DIGEST]")]
     pub(crate) image: Wanted,

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Verifying what a source has of an image, chunk by chunk.
 
-use std::ffi::OsStr;
 use std::fmt;
 
-use anyhow::{Context, Result};
+use anyhow::{anyhow, Context, Result};
 
 use crate::chunks::{Chunks, LIST_MAX};
 use crate::digest::Digest;
+use crate::fetch::Remote;
 use crate::manifest::{list_file, manifest_file, Entry, Manifest, Wanted, MANIFEST_MAX};
-use crate::source::Source;
+use crate::source::mirror::Mirrors;
+use crate::source::How;
 
 /// How many wrong chunks of a blob are named.
 const NAMED: usize = 8;
@@ -62,29 +63,25 @@ impl fmt::Display for Report {
 }
 
 /// Gets the manifest of an image.
-pub fn manifest(source: &dyn Source, wanted: &Wanted) -> Result<Manifest> {
+pub fn manifest(mirrors: &Mirrors, wanted: &Wanted) -> Result<Manifest> {
     let file = manifest_file(&wanted.name);
-    let bytes = source.file(&file, MANIFEST_MAX as u64)?;
-    wanted
-        .parse(&bytes)
-        .with_context(|| format!("in {}", source.label()))
+    let (bytes, label) = mirrors.file(&file, MANIFEST_MAX as u64)?;
+    wanted.parse(&bytes).with_context(|| format!("in {label}"))
 }
 
 /// Gets the list of a blob's chunks.
-pub fn chunks(source: &dyn Source, entry: &Entry) -> Result<Chunks> {
-    let list = source.file(&list_file(&entry.name), LIST_MAX)?;
-    entry
-        .chunks(list)
-        .with_context(|| format!("in {}", source.label()))
+pub fn chunks(mirrors: &Mirrors, entry: &Entry) -> Result<Chunks> {
+    let (list, label) = mirrors.file(&list_file(&entry.name), LIST_MAX)?;
+    entry.chunks(list).with_context(|| format!("in {label}"))
 }
 
 /// Reads all blobs of an image and compares them with the manifest.
-pub fn verify(source: &dyn Source, wanted: &Wanted) -> Result<Report> {
-    let manifest = manifest(source, wanted)?;
+pub fn verify(mirrors: &Mirrors, wanted: &Wanted) -> Result<Report> {
+    let manifest = manifest(mirrors, wanted)?;
     let mut blobs = Vec::new();
     for entry in manifest.entries() {
-        let wrong =
-            wrong_chunks(source, entry).with_context(|| format!("cannot verify {}", entry.name))?;
+        let wrong = wrong_chunks(mirrors, entry)
+            .with_context(|| format!("cannot verify {}", entry.name))?;
         blobs.push(Verdict {
             entry: entry.clone(),
             wrong,
@@ -96,18 +93,23 @@ pub fn verify(source: &dyn Source, wanted: &Wanted) -> Result<Report> {
     })
 }
 
-fn wrong_chunks(source: &dyn Source, entry: &Entry) -> Result<Vec<u64>> {
-    let chunks = chunks(source, entry)?;
-    let blob = source.blob(OsStr::new(&entry.name), entry.size)?;
-    let mut stream = blob.range(0..entry.size)?;
+/// Reads the blob from the first source that has it.
+fn wrong_chunks(mirrors: &Mirrors, entry: &Entry) -> Result<Vec<u64>> {
+    let remote = Remote::open(mirrors, entry.name.clone(), chunks(mirrors, entry)?)?;
+    let origin = remote.origins.iter().flatten().next();
+    let origin = origin.ok_or_else(|| anyhow!("no source has it"))?;
     let mut buffer = vec![0; usize::try_from(entry.chunk_size)?];
     let mut wrong = Vec::new();
-    for chunk in 0..chunks.count() {
-        let range = chunks.bytes(chunk..chunk.saturating_add(1));
+    for chunk in 0..remote.chunks.count() {
+        let range = remote.chunks.bytes(chunk..chunk.saturating_add(1));
         let size = usize::try_from(range.end.saturating_sub(range.start))?;
         let bytes = buffer.get_mut(..size).unwrap_or_default();
-        stream.read_exact(bytes)?;
-        if !chunks.verify(chunk, bytes) {
+        let how = How {
+            until: mirrors.deadline(),
+            fresh: false,
+        };
+        origin.range(range, &how)?.read_exact(bytes)?;
+        if !remote.chunks.verify(chunk, bytes) {
             wrong.push(chunk);
         }
     }

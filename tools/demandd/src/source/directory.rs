@@ -7,12 +7,13 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use anyhow::{anyhow, bail, ensure, Context, Error, Result};
+use anyhow::{anyhow, ensure, Context, Error, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::retry_on_intr;
 
-use super::{Failure, Ranges, Source, Stream};
+use super::{Failure, How, Ranges, Source, Stream};
 use crate::cache;
 
 /// A directory of blobs.
@@ -52,25 +53,6 @@ impl Directory {
             .and_then(|fd| cache::regular(File::from(fd)))
             .with_context(|| format!("cannot open the source {}", path.display()))
     }
-
-    /// The blob whose cache file has this name.
-    pub fn blob_of(&self, file_name: &OsStr) -> Result<OsString> {
-        let has_it = |blob: &OsStr| cache::file_name(blob).is_ok_and(|name| name == file_name);
-        if let Some(blob) = cache::blob_name(file_name).filter(|blob| has_it(blob)) {
-            return Ok(blob.to_owned());
-        }
-        // An encoded name: rather than to decode it, find the blob that has it.
-        for entry in fs::read_dir(&self.dir)? {
-            let blob = entry?.file_name();
-            if has_it(&blob) {
-                return Ok(blob);
-            }
-        }
-        bail!(
-            "no blob in {} has the cache file {file_name:?}",
-            self.dir.display()
-        )
-    }
 }
 
 impl Source for Directory {
@@ -78,7 +60,7 @@ impl Source for Directory {
         &self.label
     }
 
-    fn file(&self, name: &str, most: u64) -> Result<Vec<u8>, Failure> {
+    fn file(&self, name: &str, most: u64, _until: Instant) -> Result<Vec<u8>, Failure> {
         let (file, size) = self.open(OsStr::new(name)).map_err(Failure::lasting)?;
         let mut bytes = Vec::new();
         let read = file
@@ -105,10 +87,24 @@ impl Source for Directory {
             Err(error) => Err(Failure::lasting(error)),
         }
     }
+
+    fn probe(&self, _until: Instant) -> Result<(), Failure> {
+        fs::metadata(&self.dir).map(drop).map_err(Failure::passing)
+    }
+
+    fn local(&self, name: &OsStr) -> Option<Result<(File, u64)>> {
+        Some(self.open(name))
+    }
+
+    fn blob_of(&self, file_name: &OsStr) -> Option<OsString> {
+        let names = fs::read_dir(&self.dir).ok()?;
+        let mut names = names.filter_map(|entry| Some(entry.ok()?.file_name()));
+        names.find(|blob| cache::file_name(blob).is_ok_and(|name| name == file_name))
+    }
 }
 
 impl Ranges for File {
-    fn range(&self, range: Range<u64>) -> Result<Box<dyn Stream + '_>, Failure> {
+    fn range(&self, range: Range<u64>, _how: &How) -> Result<Box<dyn Stream + '_>, Failure> {
         Ok(Box::new(Piece {
             file: self,
             pos: range.start,

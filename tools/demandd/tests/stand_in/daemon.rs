@@ -87,7 +87,7 @@ impl Daemon {
 
 /// Blobs of which none stays open for longer than `idle` without being used.
 pub fn blobs(site: &Site, idle: Duration) -> Blobs {
-    Blobs::new(site.volume(), site.source(), 8, idle)
+    Blobs::new(site.volume(), site.mirrors(), 8, idle)
 }
 
 /// The daemon's end of the socket, where a packet is a batch of records. As with the kernel's device, a read takes all

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // every test file uses its part
 
 pub mod daemon;
+pub mod fake;
 pub mod process;
 
 use std::ffi::OsStr;
@@ -13,6 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{channel, Receiver};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ use demandd::abi::header::cachefiles_demand_req as Raw;
 use demandd::abi::RECORD_SIZE;
 use demandd::cache::{missing_bytes, Volume};
 use demandd::source::directory::Directory;
+use demandd::source::mirror::Mirrors;
+use demandd::source::Source;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use tempfile::TempDir;
 
@@ -54,8 +58,9 @@ impl Site {
         Volume::new(&self.root(), "erofs").unwrap()
     }
 
-    pub fn source(&self) -> Directory {
-        Directory::new(&self.source_dir()).unwrap()
+    /// The directory as the only source.
+    pub fn mirrors(&self) -> Arc<Mirrors> {
+        mirrors(vec![Box::new(Directory::new(&self.source_dir()).unwrap())])
     }
 
     /// Makes a blob of bytes that tell where they are, and prepares it.
@@ -100,6 +105,11 @@ impl Site {
         let size = file.metadata().unwrap().len();
         missing_bytes(&file, size).unwrap()
     }
+}
+
+/// Sources that have the same.
+pub fn mirrors(sources: Vec<Box<dyn Source>>) -> Arc<Mirrors> {
+    Arc::new(Mirrors::new(sources, PATIENCE))
 }
 
 /// Bytes that differ from one block to the next and from one name to the other, and are never all zero.
@@ -158,6 +168,13 @@ impl Kernel {
     /// Gives the daemon's next read these bytes.
     pub fn send(&self, bytes: &[u8]) {
         rustix::net::send(&self.0, bytes, SendFlags::empty()).unwrap();
+    }
+
+    /// What the daemon had said when the connection came to its end, if there is something that was not taken.
+    pub fn last_command(&self) -> Option<String> {
+        let mut buffer = [0; 8192];
+        let (size, _) = rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT).unwrap();
+        (size > 0).then(|| String::from_utf8(buffer[..size].to_vec()).unwrap())
     }
 
     /// The daemon's next command.

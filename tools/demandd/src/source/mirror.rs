@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Sources that have the same: which of them to ask, and when.
+//!
+//! They are asked in the order in which they were given. One that fails is *down*: it is left alone for a time that
+//! doubles with every failure, or as long as it says itself, and the next one is asked. Only when all are down somebody
+//! waits, for the one whose time is over first.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail, Context, Result};
+
+use super::{Failure, Kind, Source};
+use crate::{cache, log};
+
+/// How long a source is left alone after its first failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest that a source is left alone if it does not say so itself.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// How long nothing is prefetched after a source had too much to do and did not say for how long.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Sources in the order in which they are preferred.
+#[derive(Debug)]
+pub struct Mirrors {
+    mirrors: Vec<Mirror>,
+    patience: Duration,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Mirror {
+    source: Box<dyn Source>,
+    health: Mutex<Health>,
+}
+
+/// What a source's failures say about it.
+#[derive(Debug, Default)]
+struct Health {
+    /// In a row.
+    failures: u32,
+    /// When the last of them was noted.
+    noted: Option<Instant>,
+    /// Down until then.
+    until: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stopped: bool,
+    /// How often a source has failed.
+    failures: u64,
+    /// Nothing is prefetched before.
+    quiet_until: Option<Instant>,
+}
+
+impl Mirrors {
+    /// Somebody who wants something waits for at most `patience` until it comes from one of the sources.
+    pub fn new(sources: Vec<Box<dyn Source>>, patience: Duration) -> Self {
+        let mirrors = sources.into_iter().map(|source| Mirror {
+            source,
+            health: Mutex::default(),
+        });
+        Self {
+            mirrors: mirrors.collect(),
+            patience,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// The sources.
+    pub fn sources(&self) -> impl Iterator<Item = &dyn Source> {
+        self.mirrors.iter().map(|mirror| &*mirror.source)
+    }
+
+    /// When somebody who asks now gives up.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.patience
+    }
+
+    /// How long somebody waits.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Reads a small file from one of the sources.
+    pub fn file(&self, name: &str, most: u64) -> Result<(Vec<u8>, &str)> {
+        let deadline = self.deadline();
+        let mut refused = Vec::new();
+        let mut last = None;
+        loop {
+            let chosen = self.choose(&|at| !refused.contains(&at));
+            let Some((at, when)) = chosen.filter(|(_, when)| *when <= Some(deadline)) else {
+                break;
+            };
+            self.sleep_until(when)?;
+            let source = self.source(at)?;
+            let began = Instant::now();
+            match source.file(name, most, half_way(deadline)) {
+                Ok(bytes) => {
+                    self.went_well(at);
+                    return Ok((bytes, source.label()));
+                }
+                Err(failure) => {
+                    self.went_wrong(at, began, &failure);
+                    if failure.kind == Kind::Lasting {
+                        refused.push(at);
+                    }
+                    last = Some(failure.error);
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| anyhow!("no source can be asked now")))
+            .with_context(|| format!("cannot get {name}"))
+    }
+
+    /// Opens a blob as a file of this machine.
+    pub fn local(&self, name: &OsStr) -> Result<(File, u64)> {
+        let mut last = None;
+        for found in self.sources().filter_map(|source| source.local(name)) {
+            match found {
+                Ok(found) => return Ok(found),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            anyhow!("{name:?} has no manifest, and without one only a directory is believed: prepare its image, with `demandd prepare --image`")
+        }))
+    }
+
+    /// The blob whose cache file has this name.
+    pub fn blob_of(&self, file_name: &OsStr) -> Result<OsString> {
+        let has_it = |blob: &&OsStr| cache::file_name(blob).is_ok_and(|name| name == file_name);
+        if let Some(blob) = cache::blob_name(file_name).filter(has_it) {
+            return Ok(blob.to_owned());
+        }
+        // An encoded name: rather than to decode it, find the blob that has it.
+        let found = self.sources().find_map(|source| source.blob_of(file_name));
+        found.ok_or_else(|| anyhow!("no blob of a source has the cache file {file_name:?}"))
+    }
+
+    /// The source of this number.
+    pub fn source(&self, at: usize) -> Result<&dyn Source> {
+        let mirror = self.mirrors.get(at);
+        mirror.map_or_else(|| bail!("there is no source"), |mirror| Ok(&*mirror.source))
+    }
+
+    /// Which source to ask next, of those that are `usable`, and from when on: at once if it is up.
+    pub fn choose(&self, usable: &dyn Fn(usize) -> bool) -> Option<(usize, Option<Instant>)> {
+        let usable = (0..).zip(&self.mirrors).filter(|(at, _)| usable(*at));
+        // None is less than any time, and of those that are up the first one is taken.
+        usable
+            .map(|(at, mirror)| (at, mirror.lock().until))
+            .min_by_key(|(_, until)| *until)
+    }
+
+    /// Notes that a source has given what it was asked for.
+    pub fn went_well(&self, at: usize) {
+        let Some(mirror) = self.mirrors.get(at) else {
+            return;
+        };
+        let mut health = mirror.lock();
+        if health.failures > 0 {
+            log!("{} answers again", mirror.source.label());
+            *health = Health::default();
+        }
+    }
+
+    /// Notes that a source has not given what it was asked for when this `began`.
+    pub fn went_wrong(&self, at: usize, began: Instant, failure: &Failure) {
+        let pause = match failure.kind {
+            // That says nothing about other blobs.
+            Kind::Lasting => return,
+            Kind::Passing => None,
+            Kind::Overload(pause) => {
+                self.lock().quiet_until = Some(Instant::now() + pause.unwrap_or(jitter(QUIET)));
+                pause
+            }
+        };
+        let Some(mirror) = self.mirrors.get(at) else {
+            return;
+        };
+        let mut health = mirror.lock();
+        // Somebody who began before the last failure has met the same trouble.
+        if pause.is_none() && health.noted.is_some_and(|noted| began < noted) {
+            return;
+        }
+        let doubled =
+            FIRST_PAUSE.saturating_mul(1_u32.checked_shl(health.failures.min(16)).unwrap_or(1));
+        let pause = pause.unwrap_or_else(|| jitter(doubled.min(LONGEST_PAUSE)));
+        if health.failures == 0 {
+            log!("{} fails: {:#}", mirror.source.label(), failure.error);
+        }
+        let now = Instant::now();
+        health.failures = health.failures.saturating_add(1);
+        health.noted = Some(now);
+        health.until = Some(now + pause);
+        drop(health);
+        let mut state = self.lock();
+        state.failures = state.failures.wrapping_add(1);
+        self.changed.notify_all();
+    }
+
+    /// Asks sources that are down whether they are up again, until it is time to end: as long as another one is up,
+    /// nobody else would.
+    pub fn watch(&self) {
+        if self.mirrors.len() < 2 {
+            return;
+        }
+        let mut state = self.lock();
+        while !state.stopped {
+            let failures = state.failures;
+            drop(state);
+            let due = self.probe_next();
+            let now = Instant::now();
+            let left = due.map_or(LONGEST_PAUSE, |due| due.saturating_duration_since(now));
+            state = self
+                .changed
+                .wait_timeout_while(self.lock(), left, |state| {
+                    !state.stopped && state.failures == failures
+                })
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Asks the source whose time is over, if there is one. Returns when that has to be done again.
+    fn probe_next(&self) -> Option<Instant> {
+        let down = self.mirrors.iter().enumerate();
+        let down = down.filter_map(|(at, mirror)| Some((mirror.lock().until?, at)));
+        let (until, at) = down.min()?;
+        let began = Instant::now();
+        if until > began {
+            return Some(until);
+        }
+        let mirror = self.mirrors.get(at)?;
+        match mirror.source.probe(half_way(self.deadline())) {
+            // That it answers does not mean that it has what is wanted: its failures still count.
+            Ok(()) => mirror.lock().until = None,
+            Err(failure) => self.went_wrong(at, began, &failure),
+        }
+        Some(Instant::now())
+    }
+
+    /// Sleeps; fails if it is time to end, and there would be something to sleep for.
+    pub fn sleep_until(&self, when: Option<Instant>) -> Result<()> {
+        let Some(when) = when else { return Ok(()) };
+        let mut state = self.lock();
+        loop {
+            let left = when.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            if state.stopped {
+                return Err(Stopped.into());
+            }
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Sleeps while nothing shall be prefetched; fails if it is time to end.
+    pub fn sleep_while_quiet(&self) -> Result<()> {
+        loop {
+            let until = self.lock().quiet_until;
+            let now = Instant::now();
+            self.sleep_until(until)?;
+            if until.is_none_or(|until| until <= now) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// It is time to end: nobody sleeps any more.
+    pub fn stop(&self) {
+        self.lock().stopped = true;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mirror {
+    fn lock(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// It was time to end before something could be had. Nothing is wrong with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopped;
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("it is time to end")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+/// No attempt may take all of the time: another one may go better.
+pub fn half_way(deadline: Instant) -> Instant {
+    let now = Instant::now();
+    now + deadline.saturating_duration_since(now) / 2
+}
+
+/// A time that is up to a half longer, so that many daemons do not come back at once.
+fn jitter(time: Duration) -> Duration {
+    time.mul_f64(1.0 + fastrand::f64() / 2.0)
+}
