@@ -5,6 +5,7 @@
 //! a blob verifies it, unless the source is a directory and the blob has no manifest.
 
 pub mod directory;
+pub mod http;
 pub mod mirror;
 
 use std::ffi::{OsStr, OsString};

@@ -5,6 +5,7 @@
 pub mod daemon;
 pub mod fake;
 pub mod process;
+pub mod web;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
