@@ -4,6 +4,8 @@
 // With their paths, because the manual's writer has this file in another place.
 #[path = "args/image.rs"]
 mod image;
+#[path = "args/prefetch.rs"]
+mod prefetch;
 #[path = "args/sources.rs"]
 mod sources;
 
@@ -21,6 +23,8 @@ use demandd::manifest::Wanted;
 use demandd::{kernel, size};
 
 pub(crate) use image::Image;
+use prefetch::Background;
+pub(crate) use prefetch::Prefetch;
 use sources::Sources;
 
 /// Fills the cache of the kernel module cachefiles_demand, so that an EROFS image can be mounted before its data has
@@ -148,6 +152,8 @@ pub(crate) struct Serve {
           default_value_t = false, default_missing_value = "true")]
     pub(crate) unbind_at_exit: bool,
     #[command(flatten)]
+    pub(crate) background: Background,
+    #[command(flatten)]
     pub(crate) limits: Limits,
 }
 
@@ -230,30 +236,6 @@ fn percent(text: &str) -> Result<u8, String> {
         Ok(percent @ 0..=99) => Ok(percent),
         _ => Err("it is a whole number from 0% to 99%".to_owned()),
     }
-}
-
-/// Fetch what is missing before it is read
-///
-/// Copies the ranges that the cache lacks from the source: of all blobs, of some, or of parts of them. It may run while
-/// the blobs are mounted and served. Prints how much of each it fetched.
-///
-/// Example: demandd prefetch --root /var/cache/demand --source /srv/images debian.img debian.blob:0+1048576
-#[derive(Args)]
-pub(crate) struct Prefetch {
-    #[command(flatten)]
-    pub(crate) place: Place,
-    #[command(flatten)]
-    pub(crate) sources: Sources,
-    /// Every blob that was prepared
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// Blobs, or ranges of them in bytes
-    #[arg(
-        required_unless_present = "all",
-        conflicts_with = "all",
-        value_name = "NAME[:OFF+LEN]"
-    )]
-    pub(crate) targets: Vec<OsString>,
 }
 
 /// Tell what is present

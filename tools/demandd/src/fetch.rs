@@ -2,6 +2,7 @@
 //! Fetching chunks: from one of several sources into the cache file, each verified before any of it is written.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -22,6 +23,18 @@ pub enum Urgency {
     /// Nobody yet: if they cannot be had at once, not now.
     Prefetch,
 }
+
+/// No source is up, and what is wanted is not urgent: it may be tried again from then on.
+#[derive(Clone, Copy, Debug)]
+pub struct Later(pub Instant);
+
+impl fmt::Display for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no source is up")
+    }
+}
+
+impl std::error::Error for Later {}
 
 /// A blob as the sources have it.
 #[derive(Debug)]
@@ -173,8 +186,8 @@ impl Remote {
             let patience = mirrors.patience().as_secs();
             return Err(last().context(format!("it cannot be had within {patience} seconds")));
         }
-        if when > Some(now) && urgency == Urgency::Prefetch {
-            return Err(last().context("the source is down"));
+        if let Some(when) = when.filter(|when| *when > now && urgency == Urgency::Prefetch) {
+            return Err(last().context(Later(when)));
         }
         mirrors.sleep_until(when)?;
         Ok(at)

@@ -18,6 +18,7 @@ pub mod digest;
 pub mod doctor;
 pub mod fetch;
 pub mod flight;
+pub mod gate;
 pub mod image;
 pub mod inbox;
 pub mod kernel;

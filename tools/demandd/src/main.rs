@@ -13,8 +13,9 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
@@ -25,12 +26,13 @@ use demandd::blobs::Blobs;
 use demandd::cache::{Prepared, Volume};
 use demandd::counts::Counts;
 use demandd::device::{bind, take_back, unbind, Device, Node, Settings};
+use demandd::gate::Gate;
 use demandd::image::build::{build, describe, Recipe};
 use demandd::image::verify;
 use demandd::kernel::Kernel;
 use demandd::log;
 use demandd::notify::{self, Manager};
-use demandd::prefetch::{self, Target};
+use demandd::prefetch::{self, Queue};
 use demandd::{doctor, image, report, serve, size, status};
 use reload::Reload;
 use rustix::mm::{mlockall, MlockAllFlags};
@@ -40,6 +42,9 @@ use upkeep::Upkeep;
 
 /// A cache file that no request needs is closed after this time.
 const IDLE: Duration = Duration::from_secs(10);
+
+/// How many blobs `prefetch` keeps open.
+const OPEN: usize = 16;
 
 /// What the service manager calls the device.
 const KEPT: &str = "device";
@@ -214,6 +219,7 @@ fn serve(args: &Serve, line: &[OsString], parsed: &Parsed) -> Result<()> {
         ),
         None => None,
     };
+    let prefetch = args.background.plan(&volume, &sources)?;
     let settings = Settings {
         limits: args.limits.given(),
         linger: args.linger,
@@ -232,6 +238,7 @@ fn serve(args: &Serve, line: &[OsString], parsed: &Parsed) -> Result<()> {
         trace,
         cull: (args.cull == Switch::On).then_some(CULL_PATIENCE),
         counts: Arc::clone(&counts),
+        prefetch,
     };
     let reload = Reload::new(line, parsed, &device);
     let upkeep = Upkeep {
@@ -306,30 +313,44 @@ fn prefetch(args: &Prefetch) -> Result<()> {
     lock_memory()?;
     let volume = args.place.volume()?;
     let sources = args.sources.required()?;
-    let targets = if args.all {
-        prefetch::all(&volume, &sources)?
-    } else {
-        args.targets
-            .iter()
-            .map(|text| Target::parse(text))
-            .collect()
-    };
-    let mut failed = 0;
-    for target in &targets {
-        match prefetch::prefetch(&volume, &sources, target) {
-            Ok(bytes) => print(&format!(
-                "{}: fetched {bytes} bytes\n",
+    let patience = sources.patience();
+    let targets = args.targets(&volume, &sources)?;
+    let all = targets.len();
+    let blobs = Blobs::new(volume, sources, OPEN, IDLE);
+    let failed = AtomicUsize::new(0);
+    let prefetch = prefetch::Prefetch {
+        blobs: &blobs,
+        gate: &Gate::new(args.rate),
+        patience: Some(patience),
+        full: &|| false,
+        report: &|target, result| match result {
+            Ok(bytes) => say(&format!(
+                "{}: fetched {bytes} bytes",
                 target.blob.to_string_lossy()
-            ))?,
+            )),
             // The other blobs may fare better.
             Err(error) => {
-                failed += 1;
+                failed.fetch_add(1, Ordering::Relaxed);
                 log!("{error:#}");
             }
-        }
+        },
+        queue: Queue::new(targets),
+    };
+    let workers = args.workers.into();
+    thread::scope(|scope| {
+        scope.spawn(|| blobs.mirrors().watch());
+        let workers: Vec<_> = (0..workers)
+            .map(|_| scope.spawn(|| prefetch.work()))
+            .collect();
+        let result = workers.into_iter().try_for_each(|worker| {
+            let result = worker.join();
+            result.unwrap_or_else(|_| Err(anyhow!("a worker panicked")))
+        });
+        blobs.mirrors().stop();
+        result
+    })?;
+    match failed.into_inner() {
+        0 => Ok(()),
+        failed => bail!("{failed} of {all} could not be fetched"),
     }
-    if failed > 0 {
-        bail!("{failed} of {} could not be fetched", targets.len());
-    }
-    Ok(())
 }

@@ -1,21 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Prefetching: copying what is missing before somebody reads it.
+//! Prefetching: bringing what is missing before somebody reads it.
 //!
-//! It may run while the daemon serves the same blob. Both then write the same bytes, and a range becomes present once.
+//! It may run within the daemon that serves the same blobs, or beside it. Within, every piece has to pass the gate, and a
+//! chunk is fetched once for both. Beside, both write the same bytes, and a range becomes present once.
 
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{ensure, Context, Error, Result};
 
 use crate::abi::BLOCK;
-use crate::blobs::Blob;
-use crate::cache::{next_missing, Volume};
+use crate::blobs::{Blob, Blobs};
+use crate::cache::{file_name, next_missing, Volume};
 use crate::copy::{Buffer, PIECE};
-use crate::fetch::Urgency;
-use crate::source::mirror::Mirrors;
+use crate::fetch::{Later, Urgency};
+use crate::gate::Gate;
+use crate::source::mirror::{Mirrors, Stopped};
 
 /// A blob, or a range of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,52 +50,227 @@ impl Target {
             range: None,
         })
     }
-}
 
-/// Copies what is missing of a target; returns how many bytes that were.
-pub fn prefetch(volume: &Volume, mirrors: &Arc<Mirrors>, target: &Target) -> Result<u64> {
-    let name = target.blob.to_string_lossy();
-    let blob = Blob::open(volume, mirrors, &target.blob)?;
-    let size = blob.size();
-    let range = target.range.clone().unwrap_or(0..size);
-    ensure!(
-        range.start <= range.end && range.end <= size,
-        "{name} has {size} bytes: it ends before {}",
-        range.end
-    );
-    // Whole blocks only.
-    let mut pos = range.start - range.start % BLOCK;
-    let end = range
-        .end
-        .checked_next_multiple_of(BLOCK)
-        .map_or(size, |end| end.min(size));
-    let mut buffer = Buffer::default();
-    let mut fetched = 0;
-    while pos < end {
-        let missing = next_missing(blob.cache(), pos, size)
-            .with_context(|| format!("cannot tell what is missing of {name}"))?;
-        let Some(missing) = missing.filter(|missing| missing.start < end) else {
-            break;
+    /// Reads a list, with a target in each line, or a line of a trace that `serve` has written; but for those that are
+    /// empty, begin with `#`, or are about a request that failed.
+    pub fn list(text: &[u8]) -> Vec<Self> {
+        let lines = text.split(|&byte| byte == b'\n');
+        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#"));
+        lines.filter_map(Self::line).collect()
+    }
+
+    fn line(line: &[u8]) -> Option<Self> {
+        let fields: Vec<&[u8]> = line.split(|&byte| byte == b'\t').collect();
+        let [_, blob, off, len, result] = fields[..] else {
+            return Some(Self::parse(OsStr::from_bytes(line)));
         };
-        // One piece at a time: what the daemon has brought in the meantime is not fetched again.
-        let len = (missing.end.min(end) - missing.start).min(PIECE as u64);
-        blob.fetch(missing.start, len, Urgency::Demand, &mut buffer)
-            .with_context(|| format!("cannot prefetch {name}, {}+{len}", missing.start))?;
-        fetched += len;
-        pos = missing.start + len;
+        let number = |text| std::str::from_utf8(text).ok()?.parse::<u64>().ok();
+        let (off, len) = (number(off)?, number(len)?);
+        (result == b"done").then_some(Self {
+            blob: OsStr::from_bytes(blob).to_owned(),
+            range: Some(off..off.checked_add(len)?),
+        })
     }
-    Ok(fetched)
+
+    /// Every blob that has a cache file.
+    pub fn all(volume: &Volume, mirrors: &Mirrors) -> Result<Vec<Self>> {
+        let mut targets = Vec::new();
+        for entry in volume.list()? {
+            let file = entry.path.file_name().unwrap_or(OsStr::from_bytes(b""));
+            targets.push(Self {
+                blob: mirrors.blob_of(file)?,
+                range: None,
+            });
+        }
+        Ok(targets)
+    }
 }
 
-/// The targets of `--all`: every blob that has a cache file.
-pub fn all(volume: &Volume, mirrors: &Mirrors) -> Result<Vec<Target>> {
-    let mut targets = Vec::new();
-    for entry in volume.list()? {
-        let file = entry.path.file_name().unwrap_or(OsStr::from_bytes(b""));
-        targets.push(Target {
-            blob: mirrors.blob_of(file)?,
-            range: None,
-        });
+/// The disk gets full: nothing more is brought.
+#[derive(Clone, Copy, Debug)]
+pub struct Full;
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the disk of the cache gets full: nothing more is prefetched")
     }
-    Ok(targets)
+}
+
+impl std::error::Error for Full {}
+
+/// Brings targets, one after the other, with as many threads as call [`Prefetch::work`].
+pub struct Prefetch<'a> {
+    /// Where the blobs are.
+    pub blobs: &'a Blobs,
+    /// What every piece has to pass.
+    pub gate: &'a Gate,
+    /// How long a piece is tried to be had while no source is up; for ever without it.
+    pub patience: Option<Duration>,
+    /// Whether nothing more shall be brought, because the disk gets full.
+    pub full: &'a (dyn Fn() -> bool + Sync),
+    /// Is told of each target how many bytes were brought, or why not all.
+    pub report: &'a (dyn Fn(&Target, Result<u64>) + Sync),
+    /// What is to do.
+    pub queue: Queue,
+}
+
+/// Targets that are to be brought.
+#[derive(Debug)]
+pub struct Queue(Mutex<Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
+    targets: VecDeque<Target>,
+    /// The first of them, once it was begun, and where in it to go on.
+    current: Option<(Arc<Job>, u64)>,
+}
+
+/// A target of which pieces are being brought. When the last of them lets go of it, it is done.
+#[derive(Debug)]
+struct Job {
+    target: Target,
+    blob: Arc<Blob>,
+    end: u64,
+    bytes: AtomicU64,
+    failed: Mutex<Option<Error>>,
+}
+
+impl Queue {
+    /// Targets in the order in which they are to be brought.
+    pub fn new(targets: Vec<Target>) -> Self {
+        Self(Mutex::new(Waiting {
+            targets: targets.into(),
+            current: None,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Prefetch<'_> {
+    /// Brings pieces until nothing is left, the disk gets full or it is time to end.
+    pub fn work(&self) -> Result<()> {
+        let mut buffer = Buffer::default();
+        while let Some((job, piece)) = self.next() {
+            let result = self.bring(&job, &piece, &mut buffer);
+            match result {
+                Ok(()) => {
+                    let bytes = piece.end.saturating_sub(piece.start);
+                    job.bytes.fetch_add(bytes, Ordering::Relaxed);
+                }
+                Err(error) if error.is::<Stopped>() || error.is::<Full>() => return Err(error),
+                Err(error) => {
+                    let name = job.target.blob.to_string_lossy();
+                    let error = error.context(format!("cannot prefetch {name}, {}", piece.start));
+                    job.fail(error);
+                }
+            }
+            self.let_go(job);
+        }
+        Ok(())
+    }
+
+    /// The next piece that is missing.
+    fn next(&self) -> Option<(Arc<Job>, Range<u64>)> {
+        let mut waiting = self.queue.lock();
+        loop {
+            if let Some((job, pos)) = waiting.current.take() {
+                match job.piece(pos) {
+                    Ok(Some(piece)) => {
+                        waiting.current = Some((Arc::clone(&job), piece.end));
+                        return Some((job, piece));
+                    }
+                    Ok(None) => {}
+                    Err(error) => job.fail(error),
+                }
+                self.let_go(job);
+            }
+            let target = waiting.targets.pop_front()?;
+            match self.begin(&target) {
+                Ok((job, pos)) => waiting.current = Some((Arc::new(job), pos)),
+                Err(error) => (self.report)(&target, Err(error)),
+            }
+        }
+    }
+
+    /// Opens the blob of a target.
+    fn begin(&self, target: &Target) -> Result<(Job, u64)> {
+        let blob = self.blobs.get(&file_name(&target.blob)?)?;
+        let size = blob.size();
+        let range = target.range.clone().unwrap_or(0..size);
+        ensure!(
+            range.start <= range.end && range.end <= size,
+            "{} has {size} bytes: it ends before {}",
+            target.blob.to_string_lossy(),
+            range.end
+        );
+        // Whole blocks only.
+        let end = range.end.checked_next_multiple_of(BLOCK);
+        let job = Job {
+            target: target.clone(),
+            blob,
+            end: end.map_or(size, |end| end.min(size)),
+            bytes: AtomicU64::new(0),
+            failed: Mutex::default(),
+        };
+        Ok((job, range.start - range.start % BLOCK))
+    }
+
+    /// Brings one piece. While no source is up, waits, but for nothing that somebody else might want.
+    fn bring(&self, job: &Job, piece: &Range<u64>, buffer: &mut Buffer) -> Result<()> {
+        let mirrors = self.blobs.mirrors();
+        let deadline = self.patience.map(|patience| Instant::now() + patience);
+        let len = piece.end.saturating_sub(piece.start);
+        loop {
+            if (self.full)() {
+                return Err(Full.into());
+            }
+            self.gate.pass(len, mirrors)?;
+            let Err(error) = job.blob.fetch(piece.start, len, Urgency::Prefetch, buffer) else {
+                return Ok(());
+            };
+            match error.downcast_ref::<Later>() {
+                Some(&Later(when)) if deadline.is_none_or(|deadline| when < deadline) => {
+                    mirrors.sleep_until(Some(when))?;
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Reports a target when nobody works on it any more.
+    fn let_go(&self, job: Arc<Job>) {
+        if let Some(job) = Arc::into_inner(job) {
+            let bytes = job.bytes.into_inner();
+            let failed = job.failed.into_inner();
+            let failed = failed.unwrap_or_else(PoisonError::into_inner);
+            (self.report)(&job.target, failed.map_or(Ok(bytes), Err));
+        }
+    }
+}
+
+impl Job {
+    /// The first piece at or behind `pos` that is missing: what the daemon has brought in the meantime is not.
+    fn piece(&self, pos: u64) -> Result<Option<Range<u64>>> {
+        if self.lock().is_some() {
+            return Ok(None);
+        }
+        let missing = next_missing(self.blob.cache(), pos, self.blob.size())
+            .context("cannot tell what is missing")?;
+        let missing = missing.filter(|missing| missing.start < self.end);
+        Ok(missing.map(|missing| {
+            let most = missing.start.saturating_add(PIECE as u64);
+            missing.start..missing.end.min(self.end).min(most)
+        }))
+    }
+
+    fn fail(&self, error: Error) {
+        self.lock().get_or_insert(error);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Error>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

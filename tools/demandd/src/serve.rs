@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, Context, Result};
-use rustix::event::{poll, PollFd, PollFlags};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::{retry_on_intr, Errno};
 
 use crate::abi::{Command, Request};
@@ -20,8 +20,10 @@ use crate::counts::{Counts, Summary};
 use crate::cull::cull;
 use crate::device::{command, errno_of, Device};
 use crate::fetch::Urgency;
+use crate::gate::Gate;
 use crate::inbox::Inbox;
 use crate::log;
+use crate::prefetch::{Full, Prefetch, Queue, Target};
 use crate::source::mirror::Stopped;
 
 /// How long to wait before an answer is tried once more.
@@ -40,6 +42,19 @@ pub struct Options {
     pub cull: Option<Duration>,
     /// Where to count what is served.
     pub counts: Arc<Counts>,
+    /// What to prefetch.
+    pub prefetch: Plan,
+}
+
+/// What a daemon prefetches.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// In this order.
+    pub targets: Vec<Target>,
+    /// How many pieces at a time.
+    pub workers: usize,
+    /// How many bytes per second, at most.
+    pub rate: Option<u64>,
 }
 
 struct Server<'a> {
@@ -48,6 +63,7 @@ struct Server<'a> {
     delay: Duration,
     trace: Option<Mutex<File>>,
     counts: &'a Counts,
+    gate: Gate,
 }
 
 /// Serves a bound device until `stop` can be read. Every request that was read is answered before this returns, but for
@@ -64,6 +80,16 @@ pub fn serve(
         delay: options.delay,
         trace: options.trace.map(Mutex::new),
         counts: &options.counts,
+        gate: Gate::new(options.prefetch.rate),
+    };
+    let prefetch = Prefetch {
+        blobs,
+        gate: &server.gate,
+        // Nobody waits for it, so it can wait.
+        patience: None,
+        full: &|| options.cull.is_some() && wants_culling(device),
+        report: &tell_prefetched,
+        queue: Queue::new(options.prefetch.targets),
     };
     let inbox = Inbox::new(device, blobs, stop).context("cannot wait for requests")?;
     let (ended, end) = UnixStream::pair().context("cannot make a socket")?;
@@ -78,6 +104,13 @@ pub fn serve(
             blobs.mirrors().stop();
         });
         scope.spawn(|| blobs.mirrors().watch());
+        for at in 0..options.prefetch.workers {
+            let prefetch = &prefetch;
+            scope.spawn(move || match prefetch.work() {
+                Err(error) if at == 0 && error.is::<Full>() => log!("{error:#}"),
+                _ => {}
+            });
+        }
         let workers: Vec<_> = (0..options.workers.max(1))
             .map(|_| scope.spawn(|| server.work(&inbox)))
             .collect();
@@ -103,7 +136,9 @@ impl Server<'_> {
 
     fn answer(&self, request: &Request, buffer: &mut Buffer) {
         thread::sleep(self.delay);
+        let reader = self.gate.reader();
         let result = self.fetch(request, buffer);
+        drop(reader);
         let answer = match &result {
             Ok(()) => Command::Done(request.id),
             Err(error) if error.is::<Stopped>() => {
@@ -164,6 +199,26 @@ impl Server<'_> {
         if let Err(error) = file.write_all(line.as_bytes()) {
             log!("cannot write the trace: {error}");
         }
+    }
+}
+
+/// Whether the kernel says that the disk gets full.
+fn wants_culling(device: &dyn Device) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(device.fd(), PollFlags::OUT)];
+    let now = Timespec::default();
+    let woken = retry_on_intr(|| poll(&mut fds, Some(&now)));
+    woken.is_ok() && fds.iter().any(|fd| fd.revents().contains(PollFlags::OUT))
+}
+
+/// Tells what has become of a target that was to be prefetched.
+fn tell_prefetched(target: &Target, result: Result<u64>) {
+    match result {
+        Ok(0) => {}
+        Ok(bytes) => log!(
+            "prefetched {}: {bytes} bytes",
+            target.blob.to_string_lossy().escape_debug()
+        ),
+        Err(error) => log!("{error:#}"),
     }
 }
 

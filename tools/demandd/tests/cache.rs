@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use demandd::blobs::Blobs;
 use demandd::cache::{next_missing, Prepared};
 use demandd::kernel::Kernel;
-use demandd::prefetch::{all, prefetch, Target};
+use demandd::prefetch::Target;
 use demandd::status::{json, rows, table};
 use rustix::fs::XattrFlags;
 use stand_in::daemon::NEVER;
@@ -22,10 +22,6 @@ fn xattr(path: &std::path::Path) -> Vec<u8> {
     let mut value = [0; 64];
     let size = rustix::fs::getxattr(path, XATTR, &mut value).unwrap();
     value[..size].to_vec()
-}
-
-fn target(text: &str) -> Target {
-    Target::parse(OsStr::new(text))
 }
 
 #[test]
@@ -147,14 +143,14 @@ fn prefetch_fetches_what_is_missing_and_nothing_else() {
     site.cache_file("a.img")
         .write_all_at(&[9; 8192], 40_960)
         .unwrap();
-    let fetched = prefetch(&site.volume(), &site.mirrors(), &target("a.img")).unwrap();
+    let fetched = site.prefetch("a.img").unwrap();
     assert_eq!(fetched, 3_000_000 - 8192);
     assert_eq!(site.missing("a.img"), 0);
     let cached = site.cached("a.img", 0, 3_000_000);
     assert_eq!(cached[..40_960], bytes[..40_960]);
     assert_eq!(cached[40_960..49_152], [9; 8192]);
     assert_eq!(cached[49_152..], bytes[49_152..]);
-    let again = prefetch(&site.volume(), &site.mirrors(), &target("a.img")).unwrap();
+    let again = site.prefetch("a.img").unwrap();
     assert_eq!(again, 0);
 }
 
@@ -162,7 +158,7 @@ fn prefetch_fetches_what_is_missing_and_nothing_else() {
 fn prefetch_of_a_range_takes_the_blocks_around_it() {
     let site = Site::new();
     let bytes = site.blob("sha256:ab", 20_000);
-    let fetch = |text| prefetch(&site.volume(), &site.mirrors(), &target(text));
+    let fetch = |text| site.prefetch(text);
     assert_eq!(fetch("sha256:ab:5000+1").unwrap(), 4096);
     assert_eq!(site.cached("sha256:ab", 4096, 4096), bytes[4096..8192]);
     assert_eq!(site.missing("sha256:ab"), 20_000 - 4096);
@@ -179,7 +175,7 @@ fn prefetch_refuses_a_source_of_another_size() {
     site.blob("a.img", 8192);
     for size in [8191, 8193] {
         fs::write(site.source_dir().join("a.img"), vec![1; size]).unwrap();
-        let error = prefetch(&site.volume(), &site.mirrors(), &target("a.img")).unwrap_err();
+        let error = site.prefetch("a.img").unwrap_err();
         assert!(
             format!("{error:#}").contains("not the same blob"),
             "{error:#}"
@@ -194,7 +190,7 @@ fn all_blobs_are_found_again_even_under_encoded_names() {
     for name in ["a.img", "with space", "b.img"] {
         site.blob(name, 4096);
     }
-    let mut names: Vec<_> = all(&site.volume(), &site.mirrors())
+    let mut names: Vec<_> = Target::all(&site.volume(), &site.mirrors())
         .unwrap()
         .into_iter()
         .map(|target| target.blob)
@@ -208,8 +204,8 @@ fn status_counts_what_is_present() {
     let site = Site::new();
     site.blob("a.img", 409_600);
     site.blob("b.img", 5000);
-    prefetch(&site.volume(), &site.mirrors(), &target("a.img:0+4096")).unwrap();
-    prefetch(&site.volume(), &site.mirrors(), &target("b.img")).unwrap();
+    site.prefetch("a.img:0+4096").unwrap();
+    site.prefetch("b.img").unwrap();
     let rows = rows(&site.volume()).unwrap();
     let kernel = Kernel::default();
     let counts: Vec<_> = rows

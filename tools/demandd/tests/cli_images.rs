@@ -158,3 +158,35 @@ fn what_makes_no_sense_is_refused() {
         assert!(!ok && stderr.contains(reason), "{args:?}: {stderr}");
     }
 }
+
+#[test]
+fn a_list_and_a_trace_are_fetched_in_their_order() {
+    let case = Case::new();
+    case.build();
+    assert!(case.prepare("app").0);
+    let list = case.site.path("list");
+    fs::write(
+        &list,
+        "app.blob:0+1\n1\tapp.img\t0\t4096\tdone\n2\tapp.blob\t196608\t4096\tdone\n",
+    )
+    .unwrap();
+    let list = list.to_str().unwrap();
+    let args = ["prefetch", "--root", &case.root, "--source", &case.source];
+    let (ok, stdout, stderr) =
+        run(&[&args[..], &["--workers=1", "--rate=100M", "--list", list]].concat());
+    assert!(ok, "{stderr}");
+    let names: Vec<_> = stdout
+        .lines()
+        .map(|line| line.split(':').next().unwrap())
+        .collect();
+    assert_eq!(names, ["app.blob", "app.img", "app.blob"]);
+    let right = fs::read(case.site.source_dir().join("app.blob")).unwrap();
+    for chunk in [0, 3] {
+        let have = case.site.cached("app.blob", chunk * 65_536, 65_536);
+        assert!(
+            have == right[chunk as usize * 65_536..][..65_536],
+            "chunk {chunk}"
+        );
+    }
+    assert_eq!(case.site.cached("app.blob", 65_536, 65_536), [0; 65_536]);
+}

@@ -130,7 +130,7 @@ fn an_nginx_that_limits_requests_is_waited_for() {
     let nginx = Nginx::start(&site, limit);
     let (ok, text) = run(&site, "prepare", &nginx.url, &["--image=app"]);
     assert!(ok, "{text}");
-    let (ok, text) = run(&site, "prefetch", &nginx.url, &["--all"]);
+    let (ok, text) = run(&site, "prefetch", &nginx.url, &["--all", "--workers=1"]);
     assert!(ok, "{text}");
     check(&site, blobs);
     let log = fs::read_to_string(site.path("nginx/access.log")).unwrap();

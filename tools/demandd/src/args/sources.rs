@@ -19,8 +19,8 @@ use demandd::source::Source;
 pub(crate) struct Sources {
     /// What has the blobs: a directory, or the address of one on a web server (http://... or https://...). Given several
     /// times: all have the same; the first one that is up is asked
-    #[arg(long = "source", value_name = "DIR|URL")]
-    list: Vec<OsString>,
+    #[arg(long, value_name = "DIR|URL")]
+    source: Vec<OsString>,
     /// How long something is tried to be had, from one source or another
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     source_timeout: u32,
@@ -41,7 +41,7 @@ impl Sources {
     pub(crate) fn mirrors(&self) -> Result<Option<Arc<Mirrors>>> {
         let mut client = None;
         let mut sources: Vec<Box<dyn Source>> = Vec::new();
-        for place in &self.list {
+        for place in &self.source {
             if !is_url(place) {
                 sources.push(Box::new(Directory::new(Path::new(place))?));
                 continue;

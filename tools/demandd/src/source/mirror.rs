@@ -22,7 +22,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// How long nothing is prefetched after a source had too much to do and did not say for how long.
-const QUIET: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_secs(3);
 
 /// Sources in the order in which they are preferred.
 #[derive(Debug)]
@@ -277,6 +277,14 @@ impl Mirrors {
             if until.is_none_or(|until| until <= now) {
                 return Ok(());
             }
+        }
+    }
+
+    /// Fails if it is time to end.
+    pub fn check_time(&self) -> Result<()> {
+        match self.lock().stopped {
+            true => Err(Stopped.into()),
+            false => Ok(()),
         }
     }
 

@@ -13,7 +13,7 @@ use demandd::abi::RECORD_SIZE;
 use demandd::blobs::Blobs;
 use demandd::counts::Summary;
 use demandd::device::{Device, Node, BATCH};
-use demandd::serve::{serve, Options};
+use demandd::serve::{serve, Options, Plan};
 use rustix::io::{ioctl_fionbio, Errno};
 
 use super::{record, Kernel, Site};
@@ -33,6 +33,7 @@ pub fn options() -> Options {
         delay: Duration::ZERO,
         trace: None,
         cull: None,
+        prefetch: Plan::default(),
         counts: Arc::default(),
     }
 }

@@ -15,13 +15,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{channel, Receiver};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use demandd::abi::header::cachefiles_demand_req as Raw;
 use demandd::abi::RECORD_SIZE;
+use demandd::blobs::Blobs;
 use demandd::cache::{missing_bytes, Volume};
+use demandd::gate::Gate;
+use demandd::prefetch::{Prefetch, Queue, Target};
 use demandd::source::directory::Directory;
 use demandd::source::mirror::Mirrors;
 use demandd::source::Source;
@@ -62,6 +65,22 @@ impl Site {
     /// The directory as the only source.
     pub fn mirrors(&self) -> Arc<Mirrors> {
         mirrors(vec![Box::new(Directory::new(&self.source_dir()).unwrap())])
+    }
+
+    /// Prefetches a blob, or a range of it, from the directory.
+    pub fn prefetch(&self, target: &str) -> anyhow::Result<u64> {
+        let blobs = Blobs::new(self.volume(), self.mirrors(), 8, PATIENCE);
+        let result = Mutex::new(None);
+        let prefetch = Prefetch {
+            blobs: &blobs,
+            gate: &Gate::new(None),
+            patience: Some(PATIENCE),
+            full: &|| false,
+            report: &|_, told| *result.lock().unwrap() = Some(told),
+            queue: Queue::new(vec![Target::parse(OsStr::new(target))]),
+        };
+        prefetch.work()?;
+        result.into_inner().unwrap().expect("a report")
     }
 
     /// Makes a blob of bytes that tell where they are, and prepares it.
