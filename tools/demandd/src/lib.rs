@@ -3,7 +3,9 @@
 //! kernel's requests for missing ranges, removes blobs when the disk gets full, and tells what is present.
 //!
 //! A request's way: [`device`] reads the record that [`abi`] describes, [`serve`] hands it to a worker, [`blobs`] has
-//! the two files open, [`mod@copy`] moves the bytes from the [`source`] to the [`cache`], and the answer goes back.
+//! the blob open. If it has a [`manifest`], [`flight`] tells which of its [`chunks`] nobody else is bringing, and [`fetch`]
+//! gets those from a [`source`], verifies each and writes it to the [`cache`]. Else [`mod@copy`] moves the bytes there from
+//! a directory. Then the answer goes back.
 #![forbid(unsafe_code)]
 
 pub mod abi;
