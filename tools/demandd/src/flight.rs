@@ -24,6 +24,8 @@ struct State {
     flying: BTreeMap<u64, u64>,
     /// A bit for each chunk that has landed.
     landed: Vec<u64>,
+    /// How many wait for somebody else's chunk. To wake nobody would be a system call for each chunk.
+    waiting: usize,
 }
 
 /// What to do about some chunks.
@@ -52,11 +54,13 @@ impl Flights {
             if left.is_zero() {
                 bail!("it did not come in time");
             }
+            state.waiting += 1;
             state = self
                 .changed
                 .wait_timeout(state, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
+            state.waiting = state.waiting.saturating_sub(1);
         }
         let landed = state.has_landed(chunks.start);
         let end = chunks
@@ -80,6 +84,12 @@ impl Flights {
             if let Some((word, bit)) = state.bit(chunk) {
                 *word &= !bit;
             }
+        }
+    }
+
+    fn wake(&self, state: &State) {
+        if state.waiting > 0 {
+            self.changed.notify_all();
         }
     }
 
@@ -126,14 +136,15 @@ impl Flight<'_> {
         if let Some((word, bit)) = state.bit(chunk) {
             *word |= bit;
         }
-        self.flights.changed.notify_all();
+        self.flights.wake(&state);
     }
 }
 
 /// Whoever waits for what has not landed has to fetch it.
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        self.flights.lock().flying.remove(&self.chunks.end);
-        self.flights.changed.notify_all();
+        let mut state = self.flights.lock();
+        state.flying.remove(&self.chunks.end);
+        self.flights.wake(&state);
     }
 }

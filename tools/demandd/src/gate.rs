@@ -25,6 +25,8 @@ pub struct Gate {
 struct State {
     /// How many readers wait.
     readers: usize,
+    /// How many wait for those. To wake nobody would be a system call for each miss.
+    waiting: usize,
     /// When all that has passed has been paid for.
     paid: Option<Instant>,
 }
@@ -56,11 +58,13 @@ impl Gate {
         mirrors.sleep_while_quiet()?;
         mirrors.sleep_until(self.pay(bytes))?;
         loop {
-            let state = self.lock();
+            let mut state = self.lock();
+            state.waiting += 1;
             let wait = self
                 .changed
                 .wait_timeout_while(state, LOOK, |state| state.readers > 0);
-            let (state, _) = wait.unwrap_or_else(PoisonError::into_inner);
+            let (mut state, _) = wait.unwrap_or_else(PoisonError::into_inner);
+            state.waiting = state.waiting.saturating_sub(1);
             if state.readers == 0 {
                 return Ok(());
             }
@@ -90,7 +94,7 @@ impl Drop for Reader<'_> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.readers = state.readers.saturating_sub(1);
-        if state.readers == 0 {
+        if state.readers == 0 && state.waiting > 0 {
             self.0.changed.notify_all();
         }
     }

@@ -82,6 +82,10 @@ pub fn serve(
         counts: &options.counts,
         gate: Gate::new(options.prefetch.rate),
     };
+    let Plan {
+        targets, workers, ..
+    } = options.prefetch;
+    let prefetchers = if targets.is_empty() { 0 } else { workers };
     let prefetch = Prefetch {
         blobs,
         gate: &server.gate,
@@ -89,7 +93,7 @@ pub fn serve(
         patience: None,
         full: &|| options.cull.is_some() && wants_culling(device),
         report: &tell_prefetched,
-        queue: Queue::new(options.prefetch.targets),
+        queue: Queue::new(targets),
     };
     let inbox = Inbox::new(device, blobs, stop).context("cannot wait for requests")?;
     let (ended, end) = UnixStream::pair().context("cannot make a socket")?;
@@ -104,7 +108,7 @@ pub fn serve(
             blobs.mirrors().stop();
         });
         scope.spawn(|| blobs.mirrors().watch());
-        for at in 0..options.prefetch.workers {
+        for at in 0..prefetchers {
             let prefetch = &prefetch;
             scope.spawn(move || match prefetch.work() {
                 Err(error) if at == 0 && error.is::<Full>() => log!("{error:#}"),
