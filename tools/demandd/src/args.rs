@@ -46,6 +46,7 @@ pub(crate) enum Verb {
     Image(Image),
     #[command(subcommand)]
     Config(Config),
+    Gc(Gc),
     Doctor(Doctor),
     Bugreport(Bugreport),
 }
@@ -276,6 +277,32 @@ pub(crate) struct ConfigCheck {
     /// The file
     #[arg(value_name = "FILE", default_value = CONFIG)]
     pub(crate) file: PathBuf,
+}
+
+/// Tell what culling would remove
+///
+/// Prints every blob of which something is present, the one that was not used for longest first, in the order in which
+/// culling takes them: how many bytes of the disk it has, for how long it was not used, and whether a mount uses it, so
+/// that it stays. A daemon that serves knows when it last fetched something of a blob; this goes by the last change of
+/// the cache file. What is in use the kernel tells, which takes root. Nothing is removed.
+///
+/// Example: demandd gc --root /var/cache/demand --dry-run
+#[derive(Args)]
+pub(crate) struct Gc {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Only tell: to remove blobs is for the daemon, or, of what no mount uses, for rm
+    #[arg(long, required = true)]
+    pub(crate) dry_run: bool,
+    /// The name of the cache
+    #[arg(long, value_name = "NAME", default_value = "CacheFiles")]
+    pub(crate) tag: String,
+    /// Where the kernel's tables are
+    #[arg(long, value_name = "DIR", default_value = kernel::DIR)]
+    pub(crate) kernel: PathBuf,
+    /// For programs
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Look for what is wrong

@@ -23,6 +23,7 @@ use rustix::io::{retry_on_intr, Errno};
 
 use crate::abi::Command;
 use crate::blobs::Blobs;
+use crate::cache::Volume;
 use crate::device::{command, errno_of, Device};
 use crate::{log, working_directory};
 
@@ -49,11 +50,47 @@ struct Culler<'a> {
 }
 
 /// What may be culled.
-struct Candidate {
-    used: SystemTime,
-    fan: PathBuf,
-    file_name: OsString,
-    bytes: u64,
+#[derive(Debug)]
+pub struct Candidate {
+    /// When it was last used.
+    pub used: SystemTime,
+    /// The directory that has its file.
+    pub fan: PathBuf,
+    /// The name of its file.
+    pub file_name: OsString,
+    /// What it takes of the disk.
+    pub bytes: u64,
+}
+
+/// Every blob of which something is present, the one that was not used for longest first. For one whose last use is not
+/// known that is the last change of its file.
+pub fn candidates(
+    volume: &Volume,
+    last_used: impl Fn(&OsStr) -> Option<SystemTime>,
+) -> Result<Vec<Candidate>> {
+    let mut candidates = Vec::new();
+    for entry in volume.list()? {
+        // A file that goes meanwhile is none.
+        let Ok(meta) = entry.path.symlink_metadata() else {
+            continue;
+        };
+        let (Some(fan), Some(file_name)) = (entry.path.parent(), entry.path.file_name()) else {
+            continue;
+        };
+        let bytes = meta.blocks().saturating_mul(512);
+        if bytes == 0 {
+            continue;
+        }
+        let changed = meta.modified()?;
+        candidates.push(Candidate {
+            used: last_used(file_name).unwrap_or(changed),
+            fan: fan.to_owned(),
+            file_name: file_name.to_owned(),
+            bytes,
+        });
+    }
+    candidates.sort_by(|a, b| a.used.cmp(&b.used).then(a.file_name.cmp(&b.file_name)));
+    Ok(candidates)
 }
 
 /// Why waiting came to an end.
@@ -94,7 +131,8 @@ impl Culler<'_> {
     /// Culls until the kernel is content or nothing is left. Returns how many blobs went.
     fn round(&self) -> Result<usize> {
         let mut culled = 0;
-        for candidate in self.candidates()? {
+        let last_used = |file_name: &OsStr| self.blobs.last_used(file_name);
+        for candidate in candidates(self.blobs.volume(), last_used)? {
             if self.wait(Some(Duration::ZERO))? != Woken::Wanted {
                 break;
             }
@@ -106,33 +144,6 @@ impl Culler<'_> {
             }
         }
         Ok(culled)
-    }
-
-    /// Every blob of which something is present, the one that was not used for longest first.
-    fn candidates(&self) -> Result<Vec<Candidate>> {
-        let mut candidates = Vec::new();
-        for entry in self.blobs.volume().list()? {
-            // A file that goes meanwhile is none.
-            let Ok(meta) = entry.path.symlink_metadata() else {
-                continue;
-            };
-            let (Some(fan), Some(file_name)) = (entry.path.parent(), entry.path.file_name()) else {
-                continue;
-            };
-            let bytes = meta.blocks().saturating_mul(512);
-            if bytes == 0 {
-                continue;
-            }
-            let changed = meta.modified()?;
-            candidates.push(Candidate {
-                used: self.blobs.last_used(file_name).unwrap_or(changed),
-                fan: fan.to_owned(),
-                file_name: file_name.to_owned(),
-                bytes,
-            });
-        }
-        candidates.sort_by(|a, b| a.used.cmp(&b.used).then(a.file_name.cmp(&b.file_name)));
-        Ok(candidates)
     }
 
     /// Culls one blob, unless it is in use. Fails only if the next one would fail as well.
@@ -195,7 +206,8 @@ fn poll_for(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<usize> 
     retry_on_intr(|| poll(fds, timeout.as_ref())).context("cannot wait for the device")
 }
 
-fn printable(file_name: &OsStr) -> String {
+/// The name of a blob for a line of text.
+pub fn printable(file_name: &OsStr) -> String {
     let name = crate::cache::blob_name(file_name).unwrap_or(file_name);
     name.to_string_lossy().escape_debug().to_string()
 }

@@ -21,6 +21,7 @@ pub mod doctor;
 pub mod fetch;
 pub mod flight;
 pub mod gate;
+pub mod gc;
 pub mod image;
 pub mod inbox;
 pub mod kernel;

@@ -33,7 +33,7 @@ use demandd::kernel::Kernel;
 use demandd::log;
 use demandd::notify::{self, Manager};
 use demandd::prefetch::{self, Queue};
-use demandd::{doctor, image, report, serve, size, status};
+use demandd::{doctor, gc, image, report, serve, size, status};
 use reload::Reload;
 use rustix::mm::{mlockall, MlockAllFlags};
 use rustix::thread::{capabilities, CapabilitySet};
@@ -83,6 +83,14 @@ fn run(line: &[OsString]) -> Result<()> {
             })
         }
         Verb::Image(verb) => image(verb),
+        Verb::Gc(args) => {
+            let kernel = Kernel::read(&args.kernel);
+            let list = gc::list(&args.place.volume()?, &kernel, &args.tag)?;
+            print(&match args.json {
+                true => format!("{}\n", list.json()),
+                false => list.to_string(),
+            })
+        }
         Verb::Doctor(args) => {
             let found = doctor::look(&args.site.machine(), &args.site.wanted());
             print(&match args.json {
