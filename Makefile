@@ -31,6 +31,7 @@ help:
 	@echo 'make fuzz-device a hostile daemon with readers underneath; S=SECONDS (900), K=debug'
 	@echo 'make fuzz        any bytes for the crates that read images, with libFuzzer; S=SECONDS (1800), T="map inode"'
 	@echo 'make miri        tests of the pure crates in Miri, which needs rustup with a nightly toolchain'
+	@echo 'make fuzz-images damaged images, mounted and looked at; N=MUTANTS (5000), K=stock (debug)'
 	@echo 'make power-cut   kill the VM while its cache is being filled; N=ROUNDS (20)'
 	@echo 'make bench-backend  misses, hits, memory, system calls of the cache; FS=xfs'
 	@echo 'make bench       reads through a mount beside reads of the cache file, in a VM'
@@ -135,6 +136,10 @@ fuzz: $(stamps)/cargo
 miri:
 	@scripts/miri
 
+# The debug kernel unless K=stock; there the answers of the kernel's own module are compared.
+fuzz-images: $(if $(filter stock,$(K)),guest-modules,guest-modules-debug) daemon selftests image-matrix
+	@K='$(K)' scripts/fuzz-images $(or $(N),5000) $(SEED)
+
 power-cut: guest-modules daemon selftests
 	@scripts/power-cut $(or $(N),20)
 
@@ -186,4 +191,4 @@ distclean:
 	rm -rf $(BUILD)
 
 .PHONY: help setup setup-debug modules modules-debug daemon selftests tree-image image-matrix guest-modules \
-	guest-modules-debug demo test test-host test-vm test-debug stress fuzz-device fuzz miri power-cut bench bench-backend bench-erofs check install uninstall clean distclean
+	guest-modules-debug demo test test-host test-vm test-debug stress fuzz-device fuzz fuzz-images miri power-cut bench bench-backend bench-erofs check install uninstall clean distclean
