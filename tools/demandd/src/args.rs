@@ -46,6 +46,8 @@ pub(crate) enum Verb {
     Image(Image),
     #[command(subcommand)]
     Config(Config),
+    Mount(Mount),
+    Umount(Umount),
     Gc(Gc),
     Doctor(Doctor),
     Bugreport(Bugreport),
@@ -277,6 +279,39 @@ pub(crate) struct ConfigCheck {
     /// The file
     #[arg(value_name = "FILE", default_value = CONFIG)]
     pub(crate) file: PathBuf,
+}
+
+/// Mount an image, and see to everything that takes
+///
+/// Makes the cache files of the image and of its other blobs, if a source that is a directory has them; checks that a
+/// daemon serves the cache; loads the kernel module erofs; mounts. What cannot be had is named, with what to do.
+///
+/// Example: demandd mount --root /var/cache/demand --source /srv/images app.img /mnt
+#[derive(Args)]
+pub(crate) struct Mount {
+    #[command(flatten)]
+    pub(crate) site: Site,
+    /// The name of another blob, in the order of the image's device table: all of them, or none if the table names them
+    #[arg(long = "blob", value_name = "NAME")]
+    pub(crate) blobs: Vec<String>,
+    /// More options of mount(8), separated by commas
+    #[arg(short = 'o', long, value_name = "OPTIONS")]
+    pub(crate) options: Option<String>,
+    /// The name of the primary blob
+    pub(crate) image: String,
+    /// The mount point
+    pub(crate) dir: PathBuf,
+}
+
+/// Unmount an image
+///
+/// Unmounts what is mounted on a directory, if it is an EROFS image.
+///
+/// Example: demandd umount /mnt
+#[derive(Args)]
+pub(crate) struct Umount {
+    /// The mount point
+    pub(crate) dir: PathBuf,
 }
 
 /// Tell what culling would remove

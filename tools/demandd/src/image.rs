@@ -229,6 +229,19 @@ pub struct Report {
     pub counts: BTreeMap<Kind, Count>,
 }
 
+/// The names that an image has for its other blobs, in order; empty where there is none.
+pub fn device_names(path: &Path) -> Result<Vec<Vec<u8>>> {
+    Image::open(path, false)
+        .map(|image| {
+            image
+                .devices
+                .iter()
+                .map(|slot| slot.tag().to_vec())
+                .collect()
+        })
+        .with_context(|| format!("cannot inspect {}", path.display()))
+}
+
 /// Looks into an image.
 pub fn inspect(path: &Path) -> Result<Report> {
     Image::open(path, false)

@@ -28,6 +28,7 @@ pub mod kernel;
 pub mod lists;
 pub mod machine;
 pub mod manifest;
+pub mod mount;
 pub mod notify;
 pub mod prefetch;
 pub mod report;

@@ -12,6 +12,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
-use args::{Config, Image, Prefetch, Prepare, Serve, Switch, Verb};
+use args::{Config, Image, Mount, Prefetch, Prepare, Serve, Switch, Verb};
 use config::Parsed;
 use demandd::abi::Io;
 use demandd::blobs::Blobs;
@@ -31,6 +32,8 @@ use demandd::image::build::{build, describe, Recipe};
 use demandd::image::verify;
 use demandd::kernel::Kernel;
 use demandd::log;
+use demandd::machine::Machine;
+use demandd::mount::{self, Wish};
 use demandd::notify::{self, Manager};
 use demandd::prefetch::{self, Queue};
 use demandd::{doctor, gc, image, report, serve, size, status};
@@ -83,6 +86,8 @@ fn run(line: &[OsString]) -> Result<()> {
             })
         }
         Verb::Image(verb) => image(verb),
+        Verb::Mount(args) => mount_image(args),
+        Verb::Umount(args) => mount::umount(&Machine::new(Path::new("/")), &args.dir),
         Verb::Gc(args) => {
             let kernel = Kernel::read(&args.kernel);
             let list = gc::list(&args.place.volume()?, &kernel, &args.tag)?;
@@ -178,6 +183,20 @@ fn tell_prepared(volume: &Volume, name: &OsStr, size: u64, prepared: Prepared) -
     };
     let path = volume.path(name)?;
     print(&format!("{what}\t{size}\t{}\n", path.display()))
+}
+
+fn mount_image(args: &Mount) -> Result<()> {
+    let site = &args.site;
+    let root = site.root.as_deref().context("give the cache: --root")?;
+    let wish = Wish {
+        image: args.image.clone(),
+        devices: args.blobs.clone(),
+        tag: site.tag.clone(),
+        options: args.options.clone(),
+        dir: args.dir.clone(),
+        sources: site.sources.directories(),
+    };
+    mount::mount(&site.machine(), &Volume::new(root, &site.volume)?, &wish)
 }
 
 /// Reads `NAME=SIZE`. A name may have equals signs of its own.

@@ -295,6 +295,8 @@ fn every_verb_has_help_with_an_example() {
         "image stamp",
         "image verify",
         "config check",
+        "mount",
+        "umount",
         "gc",
         "doctor",
         "bugreport",

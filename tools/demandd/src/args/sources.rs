@@ -57,6 +57,12 @@ impl Sources {
         Ok((!sources.is_empty()).then(|| Arc::new(Mirrors::new(sources, patience))))
     }
 
+    /// Those that are directories.
+    pub(crate) fn directories(&self) -> Vec<PathBuf> {
+        let places = self.source.iter().filter(|place| !is_url(place));
+        places.map(PathBuf::from).collect()
+    }
+
     fn client(&self) -> Result<Client> {
         let proxy = self.proxy.clone();
         Client::new(&http::Options {
