@@ -154,6 +154,9 @@ pub(crate) struct Serve {
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "true|false",
           default_value_t = false, default_missing_value = "true")]
     pub(crate) unbind_at_exit: bool,
+    /// Answer questions of monitoring on a Unix socket of this path: HTTP, for root only
+    #[arg(long, value_name = "PATH")]
+    pub(crate) api: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) background: Background,
     #[command(flatten)]

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod api;
 pub mod blobs;
 pub mod cache;
 pub mod chunks;
@@ -22,12 +23,14 @@ pub mod fetch;
 pub mod flight;
 pub mod gate;
 pub mod gc;
+pub mod http;
 pub mod image;
 pub mod inbox;
 pub mod kernel;
 pub mod lists;
 pub mod machine;
 pub mod manifest;
+pub mod metrics;
 pub mod mount;
 pub mod notify;
 pub mod prefetch;

@@ -23,6 +23,7 @@ use anyhow::{anyhow, bail, ensure, Context, Result};
 use args::{Config, Image, Mount, Prefetch, Prepare, Serve, Switch, Verb};
 use config::Parsed;
 use demandd::abi::Io;
+use demandd::api::Api;
 use demandd::blobs::Blobs;
 use demandd::cache::{Prepared, Volume};
 use demandd::counts::Counts;
@@ -36,7 +37,7 @@ use demandd::machine::Machine;
 use demandd::mount::{self, Wish};
 use demandd::notify::{self, Manager};
 use demandd::prefetch::{self, Queue};
-use demandd::{doctor, gc, image, report, serve, size, status};
+use demandd::{doctor, gc, http, image, report, serve, size, status};
 use reload::Reload;
 use rustix::mm::{mlockall, MlockAllFlags};
 use rustix::thread::{capabilities, CapabilitySet};
@@ -254,6 +255,7 @@ fn serve(args: &Serve, line: &[OsString], parsed: &Parsed) -> Result<()> {
         granule: args.granule,
         io: args.io.map(Io::from),
     };
+    let socket = args.api.as_deref().map(http::listen).transpose()?;
     let manager = Manager::from_env();
     let device = device(args, &volume, &settings, manager.as_ref())?;
     say("demandd: ready");
@@ -268,7 +270,14 @@ fn serve(args: &Serve, line: &[OsString], parsed: &Parsed) -> Result<()> {
         prefetch,
     };
     let reload = Reload::new(line, parsed, &device);
+    let api = Api {
+        counts: &counts,
+        blobs: &blobs,
+        device: &device,
+        reload: &|| reload.reload(),
+    };
     let upkeep = Upkeep {
+        api: socket.as_ref().map(|socket| (&api, socket)),
         manager: manager.as_ref(),
         blobs: &blobs,
         counts: &counts,

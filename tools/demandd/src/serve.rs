@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, Context, Result};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
@@ -139,10 +139,13 @@ impl Server<'_> {
     }
 
     fn answer(&self, request: &Request, buffer: &mut Buffer) {
+        self.counts.begin();
+        let start = Instant::now();
         thread::sleep(self.delay);
         let reader = self.gate.reader();
         let result = self.fetch(request, buffer);
         drop(reader);
+        self.counts.end(start.elapsed());
         let answer = match &result {
             Ok(()) => Command::Done(request.id),
             Err(error) if error.is::<Stopped>() => {

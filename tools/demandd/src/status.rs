@@ -33,7 +33,8 @@ impl Row {
         }
     }
 
-    fn json(&self) -> Value {
+    /// For programs.
+    pub fn json(&self) -> Value {
         json!({ "name": self.name, "size": self.size, "present": self.present, "percent": self.percent() })
     }
 }
@@ -87,11 +88,16 @@ pub fn table(rows: &[Row], kernel: &Kernel) -> String {
 
 /// The same for programs.
 pub fn json(rows: &[Row], kernel: &Kernel) -> String {
+    let mut all = json_rows(rows);
+    all["kernel"] = kernel.json();
+    all.to_string()
+}
+
+/// The blobs alone.
+pub fn json_rows(rows: &[Row]) -> Value {
     let total = total(rows);
     json!({
         "blobs": rows.iter().map(Row::json).collect::<Vec<_>>(),
         "total": { "size": total.size, "present": total.present, "percent": total.percent() },
-        "kernel": kernel.json(),
     })
-    .to_string()
 }

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What goes on beside serving: the service manager is told how the daemon is, and the configuration is read again when
+//! What goes on beside serving: questions are answered, the service manager is told how the daemon is, and the configuration is read again when
 //! somebody asks for it.
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use demandd::api::Api;
 use demandd::blobs::Blobs;
 use demandd::counts::Counts;
 use demandd::log;
@@ -25,6 +26,8 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// Keeps a daemon that serves.
 pub(crate) struct Upkeep<'a> {
     pub(crate) manager: Option<&'a Manager>,
+    /// Who answers, and where.
+    pub(crate) api: Option<(&'a Api<'a>, &'a UnixListener)>,
     pub(crate) blobs: &'a Blobs,
     pub(crate) counts: &'a Counts,
     /// Can be read once the daemon has been told to end.
@@ -38,12 +41,16 @@ impl Upkeep<'_> {
     /// Serves, and sees to everything else until that ends.
     pub(crate) fn during<T>(&self, serve: impl FnOnce() -> Result<T>) -> Result<T> {
         let (ended, end) = UnixStream::pair().context("cannot make a socket")?;
+        let ended = ended.as_fd();
         thread::scope(|scope| {
             scope.spawn(move || {
-                if let Err(error) = self.keep(ended.as_fd()) {
+                if let Err(error) = self.keep(ended) {
                     log!("no service manager is told anything, and nothing reloaded, any more: {error:#}");
                 }
             });
+            if let Some((api, socket)) = self.api {
+                scope.spawn(move || api.serve(socket, ended));
+            }
             let result = serve();
             drop(end);
             result
