@@ -263,6 +263,10 @@ pub(crate) struct Status {
     /// For programs
     #[arg(long)]
     pub(crate) json: bool,
+    /// Print it again and again, after so many seconds each; 2 if none are given
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) watch: Option<u32>,
 }
 
 /// Look at the configuration file

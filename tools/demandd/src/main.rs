@@ -9,7 +9,7 @@ mod upkeep;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -20,7 +20,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
-use args::{Config, Image, Mount, Prefetch, Prepare, Serve, Switch, Verb};
+use args::{Config, Image, Mount, Prefetch, Prepare, Serve, Status, Switch, Verb};
 use config::Parsed;
 use demandd::abi::Io;
 use demandd::api::Api;
@@ -77,15 +77,7 @@ fn run(line: &[OsString]) -> Result<()> {
         Verb::Prepare(args) => prepare(args),
         Verb::Serve(args) => serve(args, line, &parsed),
         Verb::Prefetch(args) => prefetch(args),
-        Verb::Status(args) => {
-            let rows = status::rows(&args.place.volume()?)?;
-            let kernel = Kernel::read(&args.kernel);
-            print(&if args.json {
-                status::json(&rows, &kernel) + "\n"
-            } else {
-                status::table(&rows, &kernel)
-            })
-        }
+        Verb::Status(args) => tell_status(args),
         Verb::Image(verb) => image(verb),
         Verb::Mount(args) => mount_image(args),
         Verb::Umount(args) => mount::umount(&Machine::new(Path::new("/")), &args.dir),
@@ -116,6 +108,26 @@ fn run(line: &[OsString]) -> Result<()> {
         Verb::Config(Config::Check(args)) => {
             config::check(&args.file)?;
             print(&format!("{}: good\n", args.file.display()))
+        }
+    }
+}
+
+/// Once, or until nobody reads it any more.
+fn tell_status(args: &Status) -> Result<()> {
+    let clear = match args.watch.is_some() && std::io::stdout().is_terminal() {
+        true => "\x1b[H\x1b[2J",
+        false => "",
+    };
+    loop {
+        let rows = status::rows(&args.place.volume()?)?;
+        let kernel = Kernel::read(&args.kernel);
+        print(&match args.json {
+            true => status::json(&rows, &kernel) + "\n",
+            false => clear.to_owned() + &status::table(&rows, &kernel),
+        })?;
+        match args.watch {
+            Some(seconds) => std::thread::sleep(Duration::from_secs(seconds.into())),
+            None => return Ok(()),
         }
     }
 }

@@ -4,11 +4,11 @@
 mod stand_in;
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use stand_in::process::{run, str, Daemon};
-use stand_in::{record, Site, Terminal};
+use stand_in::process::{demandd, run, str, Daemon};
+use stand_in::{record, Site, Terminal, PATIENCE};
 
 #[test]
 fn a_first_session() {
@@ -196,6 +196,26 @@ fn status_shows_what_the_kernel_says() {
     let json: serde_json::Value = serde_json::from_str(&status(&["--json"])).unwrap();
     assert_eq!(json["kernel"]["caches"][0]["queued"], 17);
     assert_eq!(json["blobs"][0]["name"], "a.img");
+}
+
+#[test]
+fn status_can_be_watched() {
+    let site = Site::new();
+    let bytes = site.blob("a.img", 8192);
+    let root = site.root();
+    let args = ["status", "--root", str(&root), "--watch=1", "--json"];
+    let mut status = Daemon::spawn(demandd().args(args));
+    let mut percent = || {
+        let status: serde_json::Value = serde_json::from_str(&status.line()).unwrap();
+        status["total"]["percent"].as_u64().unwrap()
+    };
+    assert_eq!(percent(), 0);
+    let file = site.cache_file("a.img");
+    std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).unwrap();
+    let start = Instant::now();
+    while percent() != 100 {
+        assert!(start.elapsed() < PATIENCE);
+    }
 }
 
 #[test]
