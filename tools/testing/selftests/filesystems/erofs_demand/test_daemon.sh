@@ -160,12 +160,12 @@ wait_for 10 take_request
 check "then what it waited for can be served" eval 'serve "$id" "$off" "$len" && reads_right'
 
 # Both have asked for something, and nobody waits for it any more.
-mount_image one.img device=data "$TMP/other"
+mount_image one.img device=data,noacl "$TMP/other"
 ask_ahead "$MNT/file" $((9 * MiB))
 FIRST=$!
 ask_ahead "$TMP/other/file" $((12 * MiB))
 SECOND=$!
-check "two mounts of a blob wait for the daemon" wait_for 10 eval 'waits $FIRST && waits $SECOND'
+check "two volumes of a blob wait for the daemon" wait_for 10 eval 'waits $FIRST && waits $SECOND'
 kill -KILL $FIRST $SECOND
 wait_for 10 eval "ended $FIRST && ended $SECOND"
 umount "$MNT" 3>&- &
