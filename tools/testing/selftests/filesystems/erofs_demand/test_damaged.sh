@@ -7,7 +7,7 @@
 
 load_modules
 modprobe loop 2>/dev/null || [ -e /dev/loop-control ] || skip_all "no loop devices"
-plan 18
+plan 21
 
 FILE=$TMP/image
 WALK_TIME=$((20 * SLOW))
@@ -18,6 +18,8 @@ NAMES="acl chunks five four many one"
 
 # Sizes of structures of the format, in bytes (fs/erofs/disk).
 INODE=32 ENTRY=12
+# The unit that inodes are numbered in.
+SLOT=32
 
 # number OFFSET SIZE: an unsigned number of the image.
 number() { od -An -v -t "u$2" -j "$1" -N "$2" "$FILE" | tr -d ' '; }
@@ -26,6 +28,12 @@ number() { od -An -v -t "u$2" -j "$1" -N "$2" "$FILE" | tr -d ' '; }
 put() {
 	# shellcheck disable=SC2059 # escapes are wanted
 	printf "$2" | dd of="$FILE" bs=1 seek="$1" conv=notrunc status=none
+}
+
+# empty_from OFFSET: nothing but zeros from there on.
+empty_from() {
+	head -c $(($(stat -c %s "$FILE") - $1)) /dev/zero |
+		dd of="$FILE" bs=1M oflag=seek_bytes seek="$1" conv=notrunc status=none
 }
 
 make_good_image() {
@@ -43,7 +51,7 @@ make_good_image() {
 	block=$((1 << $(number $((1024 + 12)) 1)))
 	root=$(number $((1024 + 14)) 2)
 	meta=$(($(number $((1024 + 40)) 4) * block))
-	root=$((meta + root * INODE))
+	root=$((meta + root * SLOT))
 	FILE=$TMP/image
 }
 
@@ -55,7 +63,7 @@ inode() {
 		[ "$name" != "$1" ] || break
 		index=$((index + 1))
 	done
-	echo $((meta + $(number "$(entry $index)" 8) * INODE))
+	echo $((meta + $(number "$(entry $index)" 8) * SLOT))
 }
 
 damage() {
@@ -158,9 +166,7 @@ beyond_the_end "an inode" stat "$MNT/one"
 # up to there.
 damage
 put $(($(inode one) + 2)) '\377\377'
-size=$(stat -c %s "$FILE")
-from=$(($(inode one) + INODE))
-head -c $((size - from)) /dev/zero | dd of="$FILE" bs=1M oflag=seek_bytes seek="$from" conv=notrunc status=none
+empty_from $(($(inode one) + INODE))
 mounted
 beyond_the_end "attributes" getfattr -d "$MNT/one"
 
@@ -179,5 +185,36 @@ put $(($(inode many) + 16)) '\0\0\1\0'
 mounted
 check "a directory beyond the end of the image: an error" says "$CORRUPT" ls "$MNT/many"
 check "and the log says where" logged 'beyond the end of device'
+umount "$MNT"
+
+# --- without end -----------------------------------------------------------------------
+
+# A file of 16 TiB, of which each block is block 0: to look for its end takes 4 G looks
+# into a map of 16 GiB.
+make_endless() {
+	make_image good.img "$TMP/tree" -E nosbcrc,force-inode-extended
+	INODE=64
+	FILE=$SOURCE/good.img
+	root=$(number $((1024 + 14)) 2)
+	meta=$(($(number $((1024 + 40)) 4) * block))
+	root=$((meta + root * SLOT))
+	at=$(inode one)
+	FILE=$TMP/image
+	damage
+	put "$at" '\11\0\0\0'
+	put $((at + 8)) '\0\0\0\0\0\20\0\0\0\0\0\0'
+	empty_from $((at + INODE))
+	truncate -s 20G "$FILE"
+}
+looks_for_long() { [ "$(cut -d ' ' -f 15 "/proc/$SEEKER/stat" || echo 0)" -ge 100 ]; }
+gone() { ! kill -0 "$SEEKER" 2>/dev/null; }
+make_endless
+check "an image with a file that does not end can be mounted" mounted
+python3 -c 'import os, sys
+os.lseek(os.open(sys.argv[1], os.O_RDONLY), 0, os.SEEK_HOLE)' "$MNT/one" &
+SEEKER=$!
+check "who looks for its end looks for long" wait_for 30 looks_for_long
+kill -KILL $SEEKER
+check "and can be killed" wait_for 5 gone
 umount "$MNT"
 finish
