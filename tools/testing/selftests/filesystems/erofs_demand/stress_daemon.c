@@ -145,7 +145,8 @@ static void answer(uint64_t *r, unsigned char *buffer, const struct cachefiles_d
 			  request->path);
 		return;
 	}
-	if (shared->failing && one_in(r, 8)) {
+	/* A reader sees it if readahead and its own read fail, one after the other. */
+	if (shared->failing && one_in(r, 3)) {
 		shared->fails++;
 		shared->last_fail_ms = now_ms();
 		taken = command("fail %llu %d", (unsigned long long)request->id, EIO);
