@@ -42,6 +42,8 @@ fn a_first_session() {
         str(&root),
         "--source",
         str(&source),
+        // One after the other.
+        "--workers=1",
         "test.img:0+1",
         "test.img",
     ]);
