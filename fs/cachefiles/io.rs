@@ -16,7 +16,7 @@ use kernel::{
         Arc, Mutex,
     },
 };
-use vfs::{cred, kfile::WriteErrors, log, u64_from};
+use vfs::{cred, kfile::WriteErrors, u64_from};
 
 /// Requests that one read makes at most for its holes. If it has more of them, the last request
 /// takes in what lies between: fetching a little twice is better than a thousand requests.
@@ -69,7 +69,7 @@ fn read_here(object: Arc<Object>, start: u64, read: CacheRead) {
     match holes {
         Ok(_) if present => hit(&object, start, known, read),
         Ok(_) if object.cache.out_of_space() => {
-            if log::ratelimit() {
+            if object.cache.requests.may_print() {
                 pr_warn!(
                     "cache {:?}: file {:?}: no space is left to fetch {len} bytes at {start} into\n",
                     object.cache.tag(),
@@ -242,7 +242,7 @@ impl Miss {
         let len = u64_from(len).min(self.object.size().saturating_sub(self.start));
         let known = self.object.confirm()?;
         self.object.for_each_missing(self.start, len, |run| {
-            if log::ratelimit() {
+            if self.object.cache.requests.may_print() {
                 pr_err!(
                     "cache {:?}: file {:?}: the daemon said done, but {} bytes at {} are missing\n",
                     self.object.cache.tag(),

@@ -50,6 +50,9 @@ pub(crate) struct Requests {
     /// Seconds after which a request fails; zero for never.
     timeout: Atomic<u32>,
     pub(crate) counts: Counts,
+    /// What a bad daemon may cause in the log.
+    #[pin]
+    lines: log::Limit,
 }
 
 struct Inner {
@@ -123,6 +126,7 @@ impl Requests {
                 failed: Atomic::new(0),
                 hung: Atomic::new(0),
             },
+            lines <- log::Limit::new(),
         })
     }
 
@@ -319,9 +323,14 @@ impl Requests {
         })
     }
 
+    /// Whether the log has room for one more line about the cache. Any context.
+    pub(crate) fn may_print(&self) -> bool {
+        self.lines.may_print()
+    }
+
     fn log_hung(&self, request: &Request) {
         self.counts.hung.fetch_add(1, ordering::Relaxed);
-        if log::ratelimit() {
+        if self.may_print() {
             pr_warn!(
                 "cache {:?}: file {:?}: request {} for {} bytes at {} has no answer for {} s\n",
                 &*self.tag,

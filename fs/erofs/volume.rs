@@ -28,6 +28,7 @@ use vfs::{
     fs::{Reconfigured, Statfs},
     inode::INode,
     kfile::KFile,
+    log,
     mapping,
     super_block::{Filling, New, SuperBlock},
     sysfs::Folder,
@@ -59,6 +60,8 @@ pub(crate) struct Volume {
     // And, when it is mounted.
     sysfs: SetOnce<Folder>,
     buffers: Arc<Buffers>,
+    /// What damage may say in the log.
+    lines: Pin<KBox<log::Limit>>,
 }
 
 /// What the super block and the device table say.
@@ -144,6 +147,7 @@ pub(crate) fn mount<'a>(
         xattr_prefixes: SetOnce::new(),
         sysfs: SetOnce::new(),
         buffers: Buffers::new()?,
+        lines: KBox::pin_init(log::Limit::new(), GFP_KERNEL)?,
         dir_ra_bytes: Arc::new(Atomic::new(DIR_RA_BYTES), GFP_KERNEL)?,
     })?;
 
@@ -357,7 +361,7 @@ impl Volume {
 
     /// Says in the log what is wrong with the image.
     pub(crate) fn corrupt(&self, what: core::fmt::Arguments<'_>) -> Error {
-        if vfs::log::ratelimit() {
+        if self.lines.may_print() {
             pr_err!("({:?}): corrupted image: {what}\n", self.name());
         }
         EFSCORRUPTED
@@ -371,7 +375,7 @@ impl Volume {
     ) -> Error {
         match e {
             erofs_disk::Error::Unsupported(what) => {
-                if vfs::log::ratelimit() {
+                if self.lines.may_print() {
                     pr_err!("({:?}): {place}: not supported: {what}\n", self.name());
                 }
                 EOPNOTSUPP

@@ -11,5 +11,6 @@
 #include "lockdep.c"
 #include "pagemap.c"
 #include "poll.c"
+#include "ratelimit.c"
 #include "sysfs.c"
 #include "workqueue.c"

@@ -9,6 +9,7 @@
 #include <linux/fs.h>
 #include <linux/fscache-cache.h>
 #include <linux/poll.h>
+#include <linux/ratelimit_types.h>
 #include <linux/seq_file.h>
 #include <linux/workqueue.h>
 
@@ -100,6 +101,10 @@ void vfs_helper_init_waitqueue_head(struct wait_queue_head *head);
 void vfs_helper_poll_wait(struct file *file, struct wait_queue_head *head,
 			  struct poll_table_struct *table);
 void vfs_helper_wake_up_poll(struct wait_queue_head *head, __poll_t events);
+
+/* linux/ratelimit.h */
+void vfs_helper_ratelimit_state_init(struct ratelimit_state *state,
+				     unsigned int interval_ms, int burst);
 
 /* linux/sysfs.h */
 void vfs_helper_sysfs_attr_init(struct attribute *attr);

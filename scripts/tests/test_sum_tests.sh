@@ -13,7 +13,7 @@ sums() {
 }
 end='# exit status 0\n'
 
-plan 16
+plan 17
 check "cargo results are added up" sums "7 passed, 0 failed, 1 skipped" 0 \
 	"test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured\ntest result: ok. 2 passed; 0 failed; 0 ignored; 0 measured\n$end"
 check "a failed cargo test counts" sums "4 passed, 1 failed" 1 \
@@ -44,4 +44,8 @@ check "a log without an end is a failure" sums "1 passed, 1 failed" 1 "1..1\nok 
 check "a log without results is a failure" sums "0 passed, 1 failed" 1 "$end"
 check "a guest that died in a suite is a failure of each level" sums "1 passed, 3 failed" 1 \
 	"1..2\n  1..2\n  ok 1 a\n# exit status 202\n"
+
+printf '1..2\n  1..2\n  ok 1 a\n  not ok 2 b\nnot ok 1 suite # exit=1 \n  1..1\n  ok 1 a\nok 2 other\n# exit status 1\n' >"$TMP/log"
+"$SCRIPTS/sum-tests" "$TMP/log" >"$TMP/sum" || :
+check "a failure is named with the suite it is in" equal "$(head -n 1 "$TMP/sum")" "  failed: suite: b"
 finish

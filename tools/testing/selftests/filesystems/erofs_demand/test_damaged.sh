@@ -7,7 +7,7 @@
 
 load_modules
 modprobe loop 2>/dev/null || [ -e /dev/loop-control ] || skip_all "no loop devices"
-plan 21
+plan 24
 
 FILE=$TMP/image
 WALK_TIME=$((20 * SLOW))
@@ -185,6 +185,26 @@ put $(($(inode many) + 16)) '\0\0\1\0'
 mounted
 check "a directory beyond the end of the image: an error" says "$CORRUPT" ls "$MNT/many"
 check "and the log says where" logged 'beyond the end of device'
+umount "$MNT"
+
+# --- noise -----------------------------------------------------------------------------
+
+# Lines are limited, but those of one image take no room from those of another.
+damage
+put "$(entry 7)" '\377\377\377\17\0\0\0\0'
+mounted
+for i in $(seq 40); do fails stat "$MNT/one" 2>/dev/null; done
+lines() { kernel_log | tail -n "+$((log_mark + 1))" | grep -c 'beyond the end of the image'; }
+check "what is damaged is not said each time" test "$(lines)" -lt 40
+cp "$FILE" "$TMP/quiet"
+QUIET=$WORK/quiet
+mkdir "$QUIET"
+log_mark=$(kernel_log | wc -l)
+quiet_mounted() { mount -t erofs -o ro "$TMP/quiet" "$QUIET"; }
+check "another image is mounted meanwhile" quiet_mounted
+fails stat "$QUIET/one" 2>/dev/null
+check "what is wrong with it is said" logged 'quiet.*beyond the end of the image'
+umount "$QUIET"
 umount "$MNT"
 
 # --- without end -----------------------------------------------------------------------
