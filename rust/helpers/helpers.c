@@ -12,5 +12,6 @@
 #include "pagemap.c"
 #include "poll.c"
 #include "ratelimit.c"
+#include "signal.c"
 #include "sysfs.c"
 #include "workqueue.c"

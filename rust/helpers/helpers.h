@@ -106,6 +106,9 @@ void vfs_helper_wake_up_poll(struct wait_queue_head *head, __poll_t events);
 void vfs_helper_ratelimit_state_init(struct ratelimit_state *state,
 				     unsigned int interval_ms, int burst);
 
+/* linux/sched/signal.h */
+bool vfs_helper_fatal_signal_pending(void);
+
 /* linux/sysfs.h */
 void vfs_helper_sysfs_attr_init(struct attribute *attr);
 

@@ -292,6 +292,15 @@ impl<O: Operations> Callbacks<O> {
                 }
             }
         }
+        // Whoever only asks where the bytes are may do so for a map of any size, and not wait once.
+        // SAFETY: As above; the task is the current one.
+        unsafe {
+            if (*iter).flags & bindings::IOMAP_REPORT != 0
+                && bindings::vfs_helper_fatal_signal_pending()
+            {
+                return EINTR.to_errno();
+            }
+        }
         // SAFETY: As above.
         let result = unsafe {
             Self::map(&*iter, &mut *iomap)

@@ -7,7 +7,7 @@
 
 load_modules
 modprobe loop 2>/dev/null || [ -e /dev/loop-control ] || skip_all "no loop devices"
-plan 24
+plan 27
 
 FILE=$TMP/image
 WALK_TIME=$((20 * SLOW))
@@ -211,6 +211,7 @@ umount "$MNT"
 
 # A file of 16 TiB, of which each block is block 0: to look for its end takes 4 G looks
 # into a map of 16 GiB.
+# make_endless SIZE: that of the file, as printf(1) writes 64 bits.
 make_endless() {
 	make_image good.img "$TMP/tree" -E nosbcrc,force-inode-extended
 	INODE=64
@@ -222,19 +223,41 @@ make_endless() {
 	FILE=$TMP/image
 	damage
 	put "$at" '\11\0\0\0'
-	put $((at + 8)) '\0\0\0\0\0\20\0\0\0\0\0\0'
+	put $((at + 8)) "$1\\0\\0\\0\\0"
 	empty_from $((at + INODE))
 	truncate -s 20G "$FILE"
 }
 looks_for_long() { [ "$(cut -d ' ' -f 15 "/proc/$SEEKER/stat" || echo 0)" -ge 100 ]; }
 gone() { ! kill -0 "$SEEKER" 2>/dev/null; }
-make_endless
+make_endless '\0\0\0\0\0\20\0\0'
 check "an image with a file that does not end can be mounted" mounted
-python3 -c 'import os, sys
+
+# seek_hole: begins to look for the end.
+seek_hole() {
+	python3 -c 'import os, sys
 os.lseek(os.open(sys.argv[1], os.O_RDONLY), 0, os.SEEK_HOLE)' "$MNT/one" &
-SEEKER=$!
+	SEEKER=$!
+}
+seek_hole
 check "who looks for its end looks for long" wait_for 30 looks_for_long
 kill -KILL $SEEKER
 check "and can be killed" wait_for 5 gone
+umount "$MNT"
+
+# 64 GiB, with a map of 64 MiB, all of which is in memory once each of its pages was used.
+make_endless '\0\0\0\0\20\0\0\0'
+mounted
+use_the_map() {
+	python3 -c 'import os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+for offset in range(0, 64 << 30, 4 << 20):
+    assert os.pread(fd, 1, offset)' "$MNT/one"
+}
+check "a large map can be in memory" use_the_map
+seek_hole
+check "who looks for the end there looks for long" wait_for 30 looks_for_long
+kill -KILL $SEEKER
+check "and can be killed, too" wait_for 5 gone
 umount "$MNT"
 finish
