@@ -193,7 +193,7 @@ umount "$MNT"
 damage
 put "$(entry 7)" '\377\377\377\17\0\0\0\0'
 mounted
-for i in $(seq 40); do fails stat "$MNT/one" 2>/dev/null; done
+for try in $(seq 40); do fails stat "$MNT/one" 2>"$TMP/said.$try"; done
 lines() { kernel_log | tail -n "+$((log_mark + 1))" | grep -c 'beyond the end of the image'; }
 check "what is damaged is not said each time" test "$(lines)" -lt 40
 cp "$FILE" "$TMP/quiet"
