@@ -3,15 +3,18 @@
 //! Directories: lookup and readdir.
 //!
 //! A directory is a row of blocks, each with sorted entries, and the blocks are in order too. The
-//! bytes of a block are copied and then looked at.
+//! bytes of a block are copied and then looked at; of a block that a lookup only passes, no more than
+//! its first name.
 
 use crate::{buffers::Buffer, data, inode, Erofs};
-use erofs_disk::{BlockSearch, DirBlock, Inode, Step};
+use core::ops::Range;
+use erofs_disk::{BlockSearch, DirBlock, FirstName, Inode, DIR_HEAD_SIZE};
 use kernel::{prelude::*, sync::aref::ARef};
 use vfs::{
     dentry::{Spliced, Unhashed},
     dir::{self, Emitter, EntryType},
     inode::INode,
+    u64_from,
 };
 
 /// What directories do.
@@ -53,7 +56,7 @@ impl dir::Operations for Directory {
             // A cookie that was not ours goes to the entry at or after it.
             let first = position.saturating_sub(start).div_ceil(ENTRY_SIZE);
             for at in usize::try_from(first)?..block.count() {
-                let offset = vfs::u64_from(at).saturating_mul(ENTRY_SIZE);
+                let offset = u64_from(at).saturating_mul(ENTRY_SIZE);
                 // Also when this entry is damaged: who asks again gets the error, and not the
                 // entry before it once more.
                 emitter.set_position(start.saturating_add(offset));
@@ -96,13 +99,18 @@ fn find(dir: &INode<Erofs>, name: &[u8]) -> Result<Option<u64>> {
     let mut blocks = Blocks::new(dir, disk)?;
     let mut search = BlockSearch::new(blocks.count);
     while let Some(index) = search.next_block() {
-        let block = DirBlock::new(blocks.read(index)?).map_err(corrupt)?;
-        match search.step(&block, name).map_err(corrupt)? {
-            Step::Found(entry) => return Ok(Some(entry.nid)),
-            Step::Continue => {}
-        }
+        let len = blocks.len_of(index)?;
+        let head = blocks.read_part(index, 0..DIR_HEAD_SIZE)?;
+        let first = FirstName::locate(head, len).map_err(corrupt)?;
+        let bytes = blocks.read_part(index, first.place())?;
+        search.step(first.check(bytes).map_err(corrupt)?, name);
     }
-    Ok(None)
+    let Some(index) = search.result() else {
+        return Ok(None);
+    };
+    let block = DirBlock::new(blocks.read(index)?).map_err(corrupt)?;
+    let found = block.find(name).map_err(corrupt)?;
+    Ok(found.map(|entry| entry.nid))
 }
 
 /// Copies blocks of a directory, one at a time.
@@ -127,12 +135,25 @@ impl<'a> Blocks<'a> {
         })
     }
 
-    /// The block `index`, cut off at the directory's size.
-    fn read(&mut self, index: u64) -> Result<&[u8]> {
+    /// The length of the block `index`, which ends at the directory's size.
+    fn len_of(&self, index: u64) -> Result<usize> {
         let pos = index.checked_mul(self.block_size).ok_or(EINVAL)?;
         let left = self.disk.size.checked_sub(pos).ok_or(EINVAL)?;
-        let len = usize::try_from(left.min(self.block_size))?;
-        let buf = self.buf.get_mut(..len).ok_or(EINVAL)?;
+        Ok(usize::try_from(left.min(self.block_size))?)
+    }
+
+    /// The block `index`.
+    fn read(&mut self, index: u64) -> Result<&[u8]> {
+        let len = self.len_of(index)?;
+        self.read_part(index, 0..len)
+    }
+
+    /// Some bytes of the block `index`, as far as it has them.
+    fn read_part(&mut self, index: u64, part: Range<usize>) -> Result<&[u8]> {
+        let part = part.start..part.end.min(self.len_of(index)?);
+        let block = index.checked_mul(self.block_size).ok_or(EINVAL)?;
+        let pos = block.checked_add(u64_from(part.start)).ok_or(EINVAL)?;
+        let buf = self.buf.get_mut(..part.len()).ok_or(EINVAL)?;
         data::read_exact(self.dir.super_block(), self.disk, pos, buf)?;
         Ok(buf)
     }

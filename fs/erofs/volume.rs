@@ -219,13 +219,16 @@ pub(crate) fn mount<'a>(
     }
 
     let super_block = volume.super_block()?;
-    for (nid, slot) in [
-        (super_block.metabox_nid(), &volume.metabox),
-        (super_block.packed_nid(), &volume.packed),
+    for (what, nid, slot) in [
+        ("metabox", super_block.metabox_nid(), &volume.metabox),
+        ("packed", super_block.packed_nid(), &volume.packed),
     ] {
-        if let Some(nid) = nid {
-            slot.populate(inode::read(&sb, nid)?);
+        let Some(nid) = nid else { continue };
+        let inode = inode::read(&sb, nid)?;
+        if !inode.is_file() {
+            return Err(volume.corrupt(format_args!("{what} inode {nid}: not a regular file")));
         }
+        slot.populate(inode);
     }
     volume.xattr_prefixes.populate(read_xattr_prefixes(&sb)?);
     if volume.switches().has(Switches::ACL) {

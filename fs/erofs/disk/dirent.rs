@@ -16,6 +16,7 @@
 //! A name ends where the next one begins; the last one at the first NUL or at the end of the block.
 
 use core::cmp::Ordering;
+use core::ops::Range;
 
 use zerocopy::byteorder::little_endian::{U16, U64};
 use zerocopy::FromBytes as _;
@@ -64,17 +65,73 @@ pub struct DirBlock<'a> {
     count: usize,
 }
 
-/// What a search for a name in one block tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Search<'a> {
-    /// This is the entry.
-    Found(DirEntry<'a>),
-    /// The name sorts before the first one of the block.
-    Before,
-    /// The name would be in this block, and is not.
-    Absent,
-    /// The name sorts after the last one of the block.
-    After,
+/// So many bytes at the front of a block tell where its first name is.
+pub const DIR_HEAD_SIZE: usize = 2 * DIRENT_SIZE;
+
+/// Where the first name of a block is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstName {
+    /// The bytes of the block that hold it.
+    place: Range<usize>,
+    /// Whether there is no other name: then nothing but a NUL, or the block, ends it.
+    is_last: bool,
+}
+
+impl FirstName {
+    /// Finds it from the first [`DIR_HEAD_SIZE`] bytes of a block, which has `len` bytes. A shorter
+    /// block is given as a whole.
+    pub fn locate(head: &[u8], len: usize) -> Result<Self> {
+        let raw = |index| {
+            let rest = head.get(DIRENT_SIZE.checked_mul(index)?..)?;
+            RawDirent::ref_from_prefix(rest).ok().map(|(raw, _)| raw)
+        };
+        let first = raw(0).ok_or(Error::Corrupt("directory block: too short"))?;
+        let start = usize::from(first.name_offset.get());
+        let is_last = count(first, len)? == 1;
+        let end = match is_last {
+            true => Some(len),
+            false => raw(1).map(|second| usize::from(second.name_offset.get())),
+        };
+        let end = end
+            .filter(|&end| start <= end && end <= len)
+            .ok_or(Error::Corrupt("nameoff of a directory entry"))?;
+        // A byte more shows that a name is too long.
+        let place = start..end.min(start.saturating_add(NAME_MAX).saturating_add(1));
+        Ok(FirstName { place, is_last })
+    }
+
+    /// The bytes of the block that hold the name; at most one more than [`NAME_MAX`].
+    pub fn place(&self) -> Range<usize> {
+        self.place.clone()
+    }
+
+    /// The name in those bytes. No name in the blocks before sorts after it.
+    pub fn check<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8]> {
+        check_name(match self.is_last {
+            true => until_nul(bytes),
+            false => bytes,
+        })
+    }
+}
+
+/// How many entries a block of `len` bytes has, at least 1.
+fn count(first: &RawDirent, len: usize) -> Result<usize> {
+    let names = usize::from(first.name_offset.get());
+    let count = names / DIRENT_SIZE;
+    if count == 0 || names % DIRENT_SIZE != 0 || names >= len {
+        return Err(Error::Corrupt("nameoff of a directory's first entry"));
+    }
+    Ok(count)
+}
+
+fn check_name(name: &[u8]) -> Result<&[u8]> {
+    if name.is_empty() || name.len() > NAME_MAX {
+        return Err(Error::Corrupt("length of a name in a directory"));
+    }
+    if name.iter().any(|&byte| byte == 0 || byte == b'/') {
+        return Err(Error::Corrupt("NUL or slash in a name in a directory"));
+    }
+    Ok(name)
 }
 
 impl<'a> DirBlock<'a> {
@@ -82,11 +139,7 @@ impl<'a> DirBlock<'a> {
     pub fn new(bytes: &'a [u8]) -> Result<Self> {
         let (first, _) = RawDirent::ref_from_prefix(bytes)
             .map_err(|_| Error::Corrupt("directory block: too short"))?;
-        let names = usize::from(first.name_offset.get());
-        let count = names / DIRENT_SIZE;
-        if count == 0 || names % DIRENT_SIZE != 0 || names >= bytes.len() {
-            return Err(Error::Corrupt("nameoff of a directory's first entry"));
-        }
+        let count = count(first, bytes.len())?;
         Ok(DirBlock { bytes, count })
     }
 
@@ -106,30 +159,21 @@ impl<'a> DirBlock<'a> {
         (0..block.count).map(move |index| block.read(index))
     }
 
-    /// The first name of the block: no name in the blocks before sorts after it.
-    pub fn first_name(&self) -> Result<&'a [u8]> {
-        self.read(0).map(|entry| entry.name)
-    }
-
     /// Looks for a name.
     ///
     /// In a block that is not sorted a name may be missed, nothing worse.
-    pub fn search(&self, name: &[u8]) -> Result<Search<'a>> {
+    pub fn find(&self, name: &[u8]) -> Result<Option<DirEntry<'a>>> {
         let (mut low, mut high) = (0, self.count);
         while low < high {
             let middle = low.midpoint(high);
             let entry = self.read(middle)?;
             match entry.name.cmp(name) {
-                Ordering::Equal => return Ok(Search::Found(entry)),
+                Ordering::Equal => return Ok(Some(entry)),
                 Ordering::Less => low = middle.saturating_add(1),
                 Ordering::Greater => high = middle,
             }
         }
-        Ok(match low {
-            0 => Search::Before,
-            last if last == self.count => Search::After,
-            _ => Search::Absent,
-        })
+        Ok(None)
     }
 
     fn raw(&self, index: usize) -> Option<&'a RawDirent> {
@@ -152,12 +196,6 @@ impl<'a> DirBlock<'a> {
             // Names are behind the array of entries, which ends where the first name begins.
             .filter(|_| start >= self.count.saturating_mul(DIRENT_SIZE))
             .ok_or(Error::Corrupt("nameoff of a directory entry"))?;
-        if name.is_empty() || name.len() > NAME_MAX {
-            return Err(Error::Corrupt("length of a name in a directory"));
-        }
-        if name.iter().any(|&byte| byte == 0 || byte == b'/') {
-            return Err(Error::Corrupt("NUL or slash in a name in a directory"));
-        }
         Ok(DirEntry {
             nid: raw.nid.get(),
             file_type: if raw.file_type <= FILE_TYPE_MAX {
@@ -165,41 +203,36 @@ impl<'a> DirBlock<'a> {
             } else {
                 0
             },
-            name,
+            name: check_name(name)?,
         })
     }
 }
 
-/// A binary search for one name over the blocks of a directory, each of which is read at most once.
+/// A binary search for the one block of a directory that can have a name, by the first names of
+/// blocks.
 ///
 /// ```
-/// # use erofs_disk::{BlockSearch, DirBlock, Result, Step};
+/// # use erofs_disk::{BlockSearch, DirBlock, FirstName, Result};
 /// # fn find(blocks: &[&[u8]], name: &[u8]) -> Result<Option<u64>> {
 /// let mut search = BlockSearch::new(blocks.len() as u64);
 /// while let Some(index) = search.next_block() {
-///     let block = DirBlock::new(blocks[index as usize])?;
-///     match search.step(&block, name)? {
-///         Step::Found(entry) => return Ok(Some(entry.nid)),
-///         Step::Continue => (),
-///     }
+///     let block = blocks[index as usize];
+///     let first = FirstName::locate(block, block.len())?;
+///     search.step(first.check(&block[first.place()])?, name);
 /// }
-/// Ok(None)
+/// let Some(index) = search.result() else {
+///     return Ok(None);
+/// };
+/// let found = DirBlock::new(blocks[index as usize])?.find(name)?;
+/// Ok(found.map(|entry| entry.nid))
 /// # }
 /// # assert_eq!(find(&[], b"a"), Ok(None));
 /// ```
 #[derive(Clone, Debug)]
 pub struct BlockSearch {
+    /// The name is in none of the blocks before, and in none from `high` on.
     low: u64,
     high: u64,
-}
-
-/// What one block told a [`BlockSearch`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step<'a> {
-    /// This is the entry.
-    Found(DirEntry<'a>),
-    /// Not in this block: ask [`BlockSearch::next_block`] whether there is another one.
-    Continue,
 }
 
 impl BlockSearch {
@@ -211,20 +244,23 @@ impl BlockSearch {
         }
     }
 
-    /// The number of the block to read next, or `None`: the name does not exist.
+    /// The block whose first name is to be looked at next, each at most once; `None` at the end.
     pub fn next_block(&self) -> Option<u64> {
-        (self.low < self.high).then(|| self.low.midpoint(self.high))
+        let middle = self.low.midpoint(self.high);
+        (self.low < middle).then_some(middle)
     }
 
-    /// Looks for `name` in the block that [`Self::next_block`] told.
-    pub fn step<'a>(&mut self, block: &DirBlock<'a>, name: &[u8]) -> Result<Step<'a>> {
+    /// Goes on with the first name of the block that [`Self::next_block`] told.
+    pub fn step(&mut self, first: &[u8], name: &[u8]) {
         let middle = self.low.midpoint(self.high);
-        match block.search(name)? {
-            Search::Found(entry) => return Ok(Step::Found(entry)),
-            Search::Before => self.high = middle,
-            Search::After => self.low = middle.saturating_add(1),
-            Search::Absent => self.high = self.low,
+        match first <= name {
+            true => self.low = middle,
+            false => self.high = middle,
         }
-        Ok(Step::Continue)
+    }
+
+    /// The only block that can have the name; `None` if the directory has none.
+    pub fn result(&self) -> Option<u64> {
+        (self.low < self.high).then_some(self.low)
     }
 }

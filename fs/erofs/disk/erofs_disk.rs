@@ -52,7 +52,7 @@ mod xxh32;
 pub use area::Area;
 pub use chunk::{ChunkEntry, ChunkMap};
 pub use device::{resolve, resolve_flat, Address, DeviceSlot, Place, DEVICE_SLOT_SIZE};
-pub use dirent::{BlockSearch, DirBlock, DirEntry, Search, Step, NAME_MAX};
+pub use dirent::{BlockSearch, DirBlock, DirEntry, FirstName, DIR_HEAD_SIZE, NAME_MAX};
 pub use error::{Error, ReadError, Result};
 pub use inode::{device_number, Inode, Layout, COMPACT_INODE_SIZE, EXTENDED_INODE_SIZE};
 pub use map::{Extent, ExtentData};

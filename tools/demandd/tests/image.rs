@@ -222,14 +222,8 @@ fn nid_of(bytes: &[u8], name: &[u8]) -> u64 {
         other => panic!("{other:?}"),
     };
     let block = &bytes[start as usize..(start + root.size) as usize];
-    match erofs_disk::DirBlock::new(block)
-        .unwrap()
-        .search(name)
-        .unwrap()
-    {
-        erofs_disk::Search::Found(entry) => entry.nid,
-        other => panic!("{other:?}"),
-    }
+    let block = erofs_disk::DirBlock::new(block).unwrap();
+    block.find(name).unwrap().unwrap().nid
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! An input is the size of a block, the length of a name, the name, and the bytes of the directory. Blocks are smaller
 //! here than in any image, so that there are several of them.
 
-use erofs_disk::{BlockSearch, DirBlock, Error, Step, NAME_MAX};
+use erofs_disk::{BlockSearch, DirBlock, Error, FirstName, DIR_HEAD_SIZE, NAME_MAX};
 
 use crate::input::Input;
 
@@ -48,25 +48,36 @@ fn list<'a>(blocks: &[&'a [u8]]) -> Result<Vec<(&'a [u8], u64)>, Error> {
             assert!(!entry.name.contains(&0) && !entry.name.contains(&b'/'));
             names.push((entry.name, entry.nid));
         }
-        assert_eq!(
-            Ok(block.first_name()?),
-            block.get(0).expect("one").map(|first| first.name)
-        );
+        let first = block.get(0).expect("one").map(|first| first.name);
+        assert_eq!(first_name(bytes), first);
     }
     Ok(names)
 }
 
+/// What a reader of the head of a block takes for its first name.
+fn first_name(block: &[u8]) -> Result<&[u8], Error> {
+    let head = &block[..block.len().min(DIR_HEAD_SIZE)];
+    let first = FirstName::locate(head, block.len())?;
+    first.check(&block[first.place()])
+}
+
 fn find(blocks: &[&[u8]], name: &[u8]) -> Result<Option<u64>, Error> {
     let mut search = BlockSearch::new(blocks.len() as u64);
-    let mut reads = 0;
+    let mut looks = 0;
     while let Some(index) = search.next_block() {
-        reads += 1;
-        assert!(reads <= blocks.len().ilog2() + 1, "a block is read again");
-        let block = DirBlock::new(blocks[index as usize])?;
-        if let Step::Found(entry) = search.step(&block, name)? {
-            assert_eq!(entry.name, name);
-            return Ok(Some(entry.nid));
-        }
+        looks += 1;
+        assert!(
+            looks <= blocks.len().ilog2() + 1,
+            "a block is looked at again"
+        );
+        search.step(first_name(blocks[index as usize])?, name);
     }
-    Ok(None)
+    let Some(index) = search.result() else {
+        return Ok(None);
+    };
+    let found = DirBlock::new(blocks[index as usize])?.find(name)?;
+    Ok(found.map(|entry| {
+        assert_eq!(entry.name, name);
+        entry.nid
+    }))
 }

@@ -3,8 +3,8 @@
 //! Crafted bytes: each rule that they break has its error, and none of them makes the crate panic.
 
 use erofs_disk::{
-    device_number, resolve, Address, Area, BlockSearch, DeviceSlot, DirBlock, Error, Inode, Layout,
-    Search, Step, SuperBlock,
+    device_number, resolve, Address, Area, DeviceSlot, DirBlock, Error, FirstName, Inode, Layout,
+    SuperBlock,
 };
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
@@ -560,66 +560,23 @@ fn directory_entries_are_checked() {
     assert!(DirBlock::new(&good[..11]).is_err() && DirBlock::new(&good[..36]).is_err());
 
     let (long, _) = dir_block([vec![b'n'; 255]].iter(), 512);
-    assert_eq!(
-        DirBlock::new(&long)
-            .and_then(|block| block.first_name())
-            .map(<[u8]>::len),
-        Ok(255)
-    );
+    let first = |bytes| DirBlock::new(bytes)?.get(0).expect("one");
+    assert_eq!(first(&long).map(|entry| entry.name.len()), Ok(255));
     let (long, _) = dir_block([vec![b'n'; 256]].iter(), 512);
-    assert!(DirBlock::new(&long)
-        .and_then(|block| block.first_name())
-        .is_err());
+    assert!(first(&long).is_err());
 }
 
 proptest! {
     #[test]
-    fn block_search_equals_a_linear_scan(
-        names in btree_set(any_name(), 1..120), others in vec(any_name(), 20), size in 64usize..300,
+    fn a_block_is_searched_as_a_list_is(
+        names in btree_set(any_name(), 1..10), others in vec(any_name(), 20),
     ) {
-        let mut blocks = Vec::new();
-        let mut left = names.iter();
-        while left.len() > 0 {
-            let (bytes, count) = dir_block(left.clone(), size);
-            blocks.push(bytes);
-            left.nth(count - 1);
-        }
-        for name in names.iter().chain(&others) {
-            let mut search = BlockSearch::new(blocks.len() as u64);
-            let mut found = None;
-            let mut reads = 0;
-            while let Some(index) = search.next_block() {
-                reads += 1;
-                let block = DirBlock::new(&blocks[index as usize]).expect("right");
-                match search.step(&block, name).expect("right") {
-                    Step::Found(entry) => { found = Some(entry.nid); break }
-                    Step::Continue => (),
-                }
-            }
-            prop_assert_eq!(found, names.contains(name).then(|| nid(name)));
-            prop_assert!(reads <= blocks.len().ilog2() + 1);
-        }
-        let listed: Vec<_> = blocks.iter()
-            .flat_map(|bytes| DirBlock::new(bytes).expect("right").entries())
-            .map(|entry| entry.expect("right").name.to_vec())
-            .collect();
-        prop_assert_eq!(listed, names.into_iter().collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn search_in_one_block_tells_the_direction(
-        names in btree_set(any_name(), 1..10), name in any_name(),
-    ) {
-        let (bytes, _) = dir_block(names.iter(), 512);
+        let (bytes, count) = dir_block(names.iter(), 512);
         let block = DirBlock::new(&bytes).expect("right");
-        let expected_after = names.last().expect("not empty") < &name;
-        let expected_before = names.first().expect("not empty") > &name;
-        match block.search(&name).expect("right") {
-            Search::Found(entry) => prop_assert_eq!(entry.name, &name[..]),
-            Search::Before => prop_assert!(expected_before),
-            Search::After => prop_assert!(expected_after),
-            Search::Absent => prop_assert!(
-                !expected_before && !expected_after && !names.contains(&name)),
+        prop_assert_eq!(count, names.len());
+        for name in names.iter().chain(&others) {
+            let found = block.find(name).expect("right").map(|entry| entry.nid);
+            prop_assert_eq!(found, names.contains(name).then(|| nid(name)));
         }
     }
 
@@ -638,8 +595,10 @@ proptest! {
                 prop_assert!(!entry.name.contains(&0) && !entry.name.contains(&b'/'));
             }
             prop_assert!(block.get(block.count()).is_none());
-            let _ = block.search(&name);
-            let _ = BlockSearch::new(u64::MAX).step(&block, &name);
+            let _ = block.find(&name);
+        }
+        if let Ok(first) = FirstName::locate(&bytes, bytes.len()) {
+            let _ = first.check(&bytes[first.place()]);
         }
     }
 

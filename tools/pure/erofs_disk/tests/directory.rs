@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use erofs_disk::{BlockSearch, DirBlock, DirEntry, Error, Step};
+use erofs_disk::{BlockSearch, DirBlock, DirEntry, Error, FirstName, DIR_HEAD_SIZE};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -49,19 +49,26 @@ fn pack(names: &Names, size: usize) -> Vec<Vec<u8>> {
     blocks
 }
 
-/// What a search finds. It reads few blocks, whatever is in them.
+/// What a search finds. It looks at few blocks, whatever is in them, and at one of them whole.
 fn find<'a>(blocks: &'a [Vec<u8>], name: &[u8]) -> Result<Option<DirEntry<'a>>, Error> {
     let mut search = BlockSearch::new(blocks.len() as u64);
-    let mut reads = 0;
+    let mut looks = 0;
     while let Some(index) = search.next_block() {
-        reads += 1;
-        assert!(reads <= blocks.len().ilog2() + 1, "a block is read again");
-        let block = DirBlock::new(&blocks[index as usize])?;
-        if let Step::Found(entry) = search.step(&block, name)? {
-            return Ok(Some(entry));
-        }
+        looks += 1;
+        assert!(
+            looks <= blocks.len().ilog2() + 1,
+            "a block is looked at again"
+        );
+        let block = &blocks[index as usize];
+        // Nothing but what a reader has read by then.
+        let head = &block[..block.len().min(DIR_HEAD_SIZE)];
+        let first = FirstName::locate(head, block.len())?;
+        search.step(first.check(&block[first.place()])?, name);
     }
-    Ok(None)
+    match search.result() {
+        Some(index) => DirBlock::new(&blocks[index as usize])?.find(name),
+        None => Ok(None),
+    }
 }
 
 fn any_name() -> impl Strategy<Value = Vec<u8>> {
@@ -157,6 +164,13 @@ proptest! {
         if let Some((a, b)) = swap {
             let (a, b) = (a.index(blocks.len()), b.index(blocks.len()));
             blocks.swap(a, b);
+        }
+        for block in &blocks {
+            let head = &block[..block.len().min(DIR_HEAD_SIZE)];
+            let first = FirstName::locate(head, block.len())
+                .and_then(|first| first.check(&block[first.place()]));
+            let entry = DirBlock::new(block).and_then(|block| block.get(0).expect("one"));
+            prop_assert_eq!(first.ok(), entry.ok().map(|entry| entry.name));
         }
         for name in names.keys() {
             if let Ok(Some(found)) = find(&blocks, name) {

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use erofs_disk::{
-    device_number, resolve, Area, BlockSearch, DeviceSlot, DirBlock, ExtentData, Inode, Layout,
-    LongPrefix, LongPrefixes, Namespace, ReadError, Result, Step, SuperBlock, Xattrs,
+    device_number, resolve, Area, BlockSearch, DeviceSlot, DirBlock, ExtentData, FirstName, Inode,
+    Layout, LongPrefix, LongPrefixes, Namespace, ReadError, Result, SuperBlock, Xattrs,
     DEVICE_SLOT_SIZE, EXTENDED_INODE_SIZE, SUPER_OFFSET,
 };
 
@@ -254,12 +254,15 @@ impl Image {
         let find = |name: &[u8]| -> Result<Option<u64>> {
             let mut search = BlockSearch::new(blocks.len() as u64);
             while let Some(index) = search.next_block() {
-                let block = DirBlock::new(blocks[index as usize])?;
-                if let Step::Found(entry) = search.step(&block, name)? {
-                    return Ok(Some(entry.nid));
-                }
+                let block = blocks[index as usize];
+                let first = FirstName::locate(block, block.len())?;
+                search.step(first.check(&block[first.place()])?, name);
             }
-            Ok(None)
+            let Some(index) = search.result() else {
+                return Ok(None);
+            };
+            let found = DirBlock::new(blocks[index as usize])?.find(name)?;
+            Ok(found.map(|entry| entry.nid))
         };
         let mut names = BTreeMap::new();
         for block in &blocks {

@@ -4,7 +4,8 @@
  * none is left to fail. Each time it must end, with an error or as it should, and
  * succeed when it is done once more without a failure.
  *
- * usage: fault_nth [--limit SECONDS] [--from OFFSET] [--none 1] OPERATION ARGUMENT...
+ * usage: fault_nth [--limit SECONDS] [--from OFFSET] [--none 1] [--harmless 1]
+ *                  OPERATION ARGUMENT...
  *
  *   insmod FILE, rmmod FILE      load or unload a module (with the other unharmed)
  *   bind ROOT TAG                open the device and bind a cache
@@ -22,7 +23,8 @@
  * The last line that it writes tells how many allocations failed, and how many of
  * these failures made the operation fail. SECONDS is how long one may take (60);
  * bytes of FILE behind OFFSET (0) have not been read before, where that matters. With
- * --none there must be no allocation that could fail, else there must be some.
+ * --none there must be no allocation that could fail, else there must be some. With
+ * --harmless none of them may make the operation fail.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -56,7 +58,7 @@
 typedef struct cachefiles_demand_req record_t;
 
 static unsigned int limit = 60;
-static bool none;
+static bool none, harmless;
 static char **argument;
 /* Seen by the process that watches: which allocation is to fail. */
 static struct {
@@ -648,7 +650,7 @@ static int run(const struct operation *operation)
 		if (++nth > TOO_MANY)
 			wrong("there is no end");
 	printf("%d allocations failed, %d of these made %s fail\n", nth - 1, failures, operation->name);
-	return (nth > 1) == !none ? 0 : 1;
+	return (nth > 1) == !none && !(harmless && failures) ? 0 : 1;
 }
 
 static const struct operation *find(const char *name)
@@ -674,6 +676,8 @@ int main(int argc, char **argv)
 			next_offset = atoll(argv[2]);
 		else if (!strcmp(argv[1], "--none"))
 			none = true;
+		else if (!strcmp(argv[1], "--harmless"))
+			harmless = true;
 	}
 	argument = argv + 2;
 	operation = argc > 1 ? find(argv[1]) : NULL;

@@ -27,7 +27,7 @@ ENTER='
 	umount -l .
 	exec env -i PATH=/usr/sbin:/usr/bin HOME=/tmp LANG=C.UTF-8 "$@"'
 # inside ROOT COMMAND [ARG]...
-inside() { unshare --mount --pid --fork --kill-child --uts --ipc --net sh -euc "$ENTER" "$@" </dev/null; }
+inside() { unshare --mount --pid --fork --kill-child --uts --net sh -euc "$ENTER" "$@" </dev/null; }
 
 # layer NAME: an overlay of its own over the tree, on $TMP/NAME.
 layer() {

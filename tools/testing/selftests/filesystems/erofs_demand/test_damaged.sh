@@ -7,7 +7,7 @@
 
 load_modules
 modprobe loop 2>/dev/null || [ -e /dev/loop-control ] || skip_all "no loop devices"
-plan 27
+plan 30
 
 FILE=$TMP/image
 WALK_TIME=$((20 * SLOW))
@@ -187,15 +187,42 @@ check "a directory beyond the end of the image: an error" says "$CORRUPT" ls "$M
 check "and the log says where" logged 'beyond the end of device'
 umount "$MNT"
 
+# --- inodes of the image itself ----------------------------------------------------------
+
+# The one that packs what is common to many files. The kernel's own erofs.ko calls a function
+# that a socket does not have.
+make_packed_image() {
+	make_image packed.img "$TMP/tree" -E nosbcrc,force-inode-compact --xattr-prefix=user.na
+	FILE=$SOURCE/packed.img
+	nid=$(number $((1024 + 96)) 8)
+	at=$((meta + nid * SLOT))
+	[ "$nid" != 0 ] && [ "$(number $((at + 4)) 2)" = $((0100644)) ] && cp "$FILE" "$TMP/image"
+	FILE=$TMP/image
+	log_mark=$(kernel_log | wc -l)
+}
+make_packed_image
+check "an image with a packed inode can be mounted" eval 'mounted && cmp "$TMP/tree/one" "$MNT/one"'
+umount "$MNT"
+put $((at + 4)) '\244\301'
+check "not if that is a socket" says "$CORRUPT" mounted
+check "and the log says so" logged 'packed inode [0-9]*: not a regular file'
+
 # --- noise -----------------------------------------------------------------------------
 
 # Lines are limited, but those of one image take no room from those of another.
 damage
 put "$(entry 7)" '\377\377\377\17\0\0\0\0'
 mounted
-for try in $(seq 40); do fails stat "$MNT/one" 2>"$TMP/said.$try"; done
+python3 - "$MNT/one" <<-'END'
+	import os, sys
+	for n in range(1000):
+	    try:
+	        os.stat(sys.argv[1])
+	    except OSError:
+	        pass
+END
 lines() { kernel_log | tail -n "+$((log_mark + 1))" | grep -c 'beyond the end of the image'; }
-check "what is damaged is not said each time" test "$(lines)" -lt 40
+check "what is damaged is not said each time" test "$(lines)" -lt 1000
 cp "$FILE" "$TMP/quiet"
 QUIET=$WORK/quiet
 mkdir "$QUIET"

@@ -78,7 +78,7 @@ ask() {
 			count=$((last - next))
 			[ "$count" -le $BATCH ] || count=$BATCH
 			"$MUTATE" --seed "$next" --count "$count" "$MATRIX/$base" "$TMP/batch" >"$TMP/lines" || return
-			[ "$1" = stock ] || cat "$TMP/lines" >>"$TMP/changes"
+			if [ "$1" = stock ]; then leave_out; else cat "$TMP/lines" >>"$TMP/changes"; fi
 			"$PROGRAMS/mutants" --jobs $JOBS --seconds "$SECONDS_EACH" $pages --options "$files" \
 				--block "$blocks" "$MNT" "$TMP/$1" "$TMP"/batch/* || return
 			rm "$TMP"/batch/*
@@ -89,6 +89,17 @@ ask() {
 		[ -z "$loops" ] || losetup -d $loops
 	done
 	cat "$TMP/$1".? >"$TMP/$1"
+}
+
+# leave_out: the mutants that the kernel's own module is not asked about, as it crashes: those
+# of which an inode of the image itself is a socket or the like.
+leave_out() {
+	sed -n 's,.*batch/\([0-9]*\).* inode [0-9]*: not a regular file.*,\1,p' "$TMP/log" | sort -u |
+		while read -r number; do
+			[ -e "$TMP/batch/$number" ] || continue
+			rm "$TMP/batch/$number"
+			printf '%s\t-\tmount\tnot asked\n' "$number" >>"$TMP/stock.0"
+		done
 }
 
 # leave_sectors FILE...: of these, those that are sectors as a whole. A loop device has no
