@@ -272,6 +272,18 @@ fn a_server_is_left_alone_for_as_long_as_it_says() {
 }
 
 #[test]
+fn a_server_that_always_says_at_once_is_not_asked_all_the_time() {
+    let case = Case::new();
+    let server = case.web(&[], Fault::Status(503, "Retry-After: 0\r\n"));
+    let daemon = case.serve_for(&[&server], Duration::from_secs(2));
+    assert_eq!(daemon.ask(1, 0, 4096, "Da.img"), "fail 1 5\n");
+    // At once, and after 0.2, 0.4 and 0.8 seconds or more.
+    let asked = server.asked().len();
+    assert!((2..=4).contains(&asked), "{asked}");
+    daemon.end();
+}
+
+#[test]
 fn a_server_that_is_not_there_is_like_one_that_fails() {
     let case = Case::new();
     // A port where nobody listens any more.

@@ -2,8 +2,8 @@
 //! Sources that have the same: which of them to ask, and when.
 //!
 //! They are asked in the order in which they were given. One that fails is *down*: it is left alone for a time that
-//! doubles with every failure, or as long as it says itself, and the next one is asked. Only when all are down somebody
-//! waits, for the one whose time is over first.
+//! doubles with every failure, or for longer if it says so itself, within reason, and the next one is asked. Only when
+//! all are down somebody waits, for the one whose time is over first.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -20,6 +20,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// The longest that a source is left alone if it does not say so itself.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// The longest that a source is left alone because it says so. A server may be wrong about the time, or about itself.
+const LONGEST_WISH: Duration = Duration::from_secs(300);
 
 /// How long nothing is prefetched after a source had too much to do and did not say for how long.
 const QUIET: Duration = Duration::from_secs(3);
@@ -174,33 +177,37 @@ impl Mirrors {
 
     /// Notes that a source has not given what it was asked for when this `began`.
     pub fn went_wrong(&self, at: usize, began: Instant, failure: &Failure) {
-        let pause = match failure.kind {
+        let now = Instant::now();
+        let wish = match failure.kind {
             // That says nothing about other blobs.
             Kind::Lasting => return,
             Kind::Passing => None,
-            Kind::Overload(pause) => {
-                self.lock().quiet_until = Some(Instant::now() + pause.unwrap_or(jitter(QUIET)));
-                pause
+            Kind::Overload(wish) => {
+                let wish = wish.map(|wish| wish.min(LONGEST_WISH));
+                let quiet = now + wish.unwrap_or(jitter(QUIET));
+                let mut state = self.lock();
+                state.quiet_until = state.quiet_until.max(Some(quiet));
+                wish
             }
         };
         let Some(mirror) = self.mirrors.get(at) else {
             return;
         };
         let mut health = mirror.lock();
+        let mut pause = wish.unwrap_or_default();
         // Somebody who began before the last failure has met the same trouble.
-        if pause.is_none() && health.noted.is_some_and(|noted| began < noted) {
-            return;
+        if health.noted.is_none_or(|noted| began >= noted) {
+            let doubled = 1_u32.checked_shl(health.failures.min(16)).unwrap_or(1);
+            let doubled = FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE);
+            // One that wants to be asked at once is not asked all the time.
+            pause = pause.max(jitter(doubled));
+            if health.failures == 0 {
+                log!("{} fails: {:#}", mirror.source.label(), failure.error);
+            }
+            health.failures = health.failures.saturating_add(1);
+            health.noted = Some(now);
         }
-        let doubled =
-            FIRST_PAUSE.saturating_mul(1_u32.checked_shl(health.failures.min(16)).unwrap_or(1));
-        let pause = pause.unwrap_or_else(|| jitter(doubled.min(LONGEST_PAUSE)));
-        if health.failures == 0 {
-            log!("{} fails: {:#}", mirror.source.label(), failure.error);
-        }
-        let now = Instant::now();
-        health.failures = health.failures.saturating_add(1);
-        health.noted = Some(now);
-        health.until = Some(now + pause);
+        health.until = health.until.max(Some(now + pause));
         drop(health);
         let mut state = self.lock();
         state.failures = state.failures.wrapping_add(1);
@@ -326,4 +333,59 @@ pub fn half_way(deadline: Instant) -> Instant {
 /// A time that is up to a half longer, so that many daemons do not come back at once.
 fn jitter(time: Duration) -> Duration {
     time.mul_f64(1.0 + fastrand::f64() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::source::directory::Directory;
+
+    /// One source that has too much to do, and said this about it. How long it is left alone, and how long nothing is
+    /// prefetched.
+    fn left_alone(wishes: &[Option<Duration>]) -> (Duration, Duration) {
+        let source = Directory::new(Path::new("/")).unwrap();
+        let mirrors = Mirrors::new(vec![Box::new(source)], Duration::from_secs(1));
+        for wish in wishes {
+            let error = anyhow!("on purpose");
+            let kind = Kind::Overload(*wish);
+            mirrors.went_wrong(0, Instant::now(), &Failure { error, kind });
+        }
+        let now = Instant::now();
+        let until = mirrors.choose(&|_| true).unwrap().1.unwrap();
+        let quiet = mirrors.lock().quiet_until.unwrap();
+        let left = |until: Instant| until.saturating_duration_since(now);
+        (left(until), left(quiet))
+    }
+
+    #[test]
+    fn a_source_is_left_alone_for_as_long_as_it_says_within_reason() {
+        let near = |left: Duration, seconds: u64| {
+            let right = Duration::from_secs(seconds);
+            left <= right && left + Duration::from_secs(20) > right
+        };
+        for (wish, seconds) in [
+            (60, 60),
+            (300, 300),
+            (301, 300),
+            (365 * 24 * 3600, 300),
+            (u64::MAX, 300),
+        ] {
+            let (alone, quiet) = left_alone(&[Some(Duration::from_secs(wish))]);
+            assert!(near(alone, seconds), "{wish}: {alone:?}");
+            assert!(near(quiet, seconds), "{wish}: {quiet:?}");
+        }
+    }
+
+    #[test]
+    fn a_source_that_wants_to_be_asked_at_once_is_not_asked_all_the_time() {
+        // As with one that does not say anything: at least 0.2 seconds, doubled six times.
+        let (alone, _) = left_alone(&[Some(Duration::ZERO); 7]);
+        assert!(alone > Duration::from_secs(10), "{alone:?}");
+        // What it wanted before still holds when others meet it later.
+        let day = Some(Duration::from_secs(250));
+        let (alone, _) = left_alone(&[day, Some(Duration::ZERO), None]);
+        assert!(alone > Duration::from_secs(230), "{alone:?}");
+    }
 }
