@@ -62,17 +62,15 @@ impl fmt::Display for Report {
     }
 }
 
-/// Gets the manifest of an image.
+/// Gets the manifest of an image, from the first source that has the right one.
 pub fn manifest(mirrors: &Mirrors, wanted: &Wanted) -> Result<Manifest> {
     let file = manifest_file(&wanted.name);
-    let (bytes, label) = mirrors.file(&file, MANIFEST_MAX as u64)?;
-    wanted.parse(&bytes).with_context(|| format!("in {label}"))
+    mirrors.file(&file, MANIFEST_MAX as u64, |bytes| wanted.parse(&bytes))
 }
 
-/// Gets the list of a blob's chunks.
+/// Gets the list of a blob's chunks, from the first source that has the right one.
 pub fn chunks(mirrors: &Mirrors, entry: &Entry) -> Result<Chunks> {
-    let (list, label) = mirrors.file(&list_file(&entry.name), LIST_MAX)?;
-    entry.chunks(list).with_context(|| format!("in {label}"))
+    mirrors.file(&list_file(&entry.name), LIST_MAX, |list| entry.chunks(list))
 }
 
 /// Reads all blobs of an image and compares them with the manifest.

@@ -92,23 +92,34 @@ impl Mirrors {
         self.patience
     }
 
-    /// Reads a small file from one of the sources.
-    pub fn file(&self, name: &str, most: u64) -> Result<(Vec<u8>, &str)> {
+    /// Reads a small file from one of the sources: from the first one whose file `take` takes.
+    pub fn file<T>(&self, name: &str, most: u64, take: impl Fn(Vec<u8>) -> Result<T>) -> Result<T> {
         let deadline = self.deadline();
         let mut refused = Vec::new();
         let mut last = None;
+        // A file that is not the right one. The last of them is told by whoever asked.
+        let mut wrong = None;
         loop {
             let chosen = self.choose(&|at| !refused.contains(&at));
             let Some((at, when)) = chosen.filter(|(_, when)| *when <= Some(deadline)) else {
                 break;
             };
             self.sleep_until(when)?;
+            if let Some(error) = wrong.take() {
+                log!("{error:#}");
+            }
             let source = self.source(at)?;
             let began = Instant::now();
             match source.file(name, most, half_way(deadline)) {
                 Ok(bytes) => {
                     self.went_well(at);
-                    return Ok((bytes, source.label()));
+                    match take(bytes) {
+                        Ok(taken) => return Ok(taken),
+                        Err(error) => {
+                            refused.push(at);
+                            wrong = Some(error.context(format!("in {}", source.label())));
+                        }
+                    }
                 }
                 Err(failure) => {
                     self.went_wrong(at, began, &failure);
@@ -119,7 +130,8 @@ impl Mirrors {
                 }
             }
         }
-        Err(last.unwrap_or_else(|| anyhow!("no source can be asked now")))
+        let error = wrong.or(last);
+        Err(error.unwrap_or_else(|| anyhow!("no source can be asked now")))
             .with_context(|| format!("cannot get {name}"))
     }
 
