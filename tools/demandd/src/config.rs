@@ -11,15 +11,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{anyhow, bail, Context, Error, Result};
+use anyhow::{anyhow, bail, ensure, Context, Error, Result};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
+use demandd::source::place::Place;
 use toml::de::{DeTable, DeValue};
 
 use crate::args::{Cli, Verb, CONFIG};
 
 /// The verb whose options are the keys.
 const SERVE: &str = "serve";
+
+/// The key whose values may be tables, and what such a table has to have.
+const SOURCE: &str = "source";
+const ADDRESS: &str = "url";
 
 /// Options that no file can have.
 const NOT_IN_FILES: [&str; 3] = ["config", "help", "version"];
@@ -132,7 +137,15 @@ fn options(text: &str) -> Result<Vec<FromFile>> {
             value => vec![value],
         };
         for value in values {
-            let value = plain(value).with_context(|| format!("the value of {key:?}"))?;
+            let value = match value {
+                DeValue::Table(table) if key == SOURCE => place(table),
+                value => plain(value),
+            };
+            let value = value.and_then(|value| match key {
+                SOURCE => Place::parse(value.as_ref()).map(|_| value),
+                _ => Ok(value),
+            });
+            let value = value.with_context(|| format!("the value of {key:?}"))?;
             let text = format!("--{key}={value}");
             options.push(FromFile {
                 key: key.to_owned(),
@@ -158,6 +171,29 @@ fn plain(value: &DeValue<'_>) -> Result<String> {
         _ => bail!("it is no text, number, true or false, nor a list of those"),
     }
     Ok(text)
+}
+
+/// A source that is a table, as its name on a command line: the address, and what is special about it.
+fn place(table: &DeTable<'_>) -> Result<String> {
+    let mut text = String::new();
+    let mut settings = String::new();
+    for (key, value) in table {
+        let key = key.get_ref().as_ref();
+        let value = plain(value.get_ref()).with_context(|| format!("{key:?}"))?;
+        ensure!(!value.contains(char::is_whitespace), "{key:?} has a space");
+        match key {
+            ADDRESS => text = value,
+            key => write!(settings, " {key}={value}")?,
+        }
+    }
+    ensure!(!text.is_empty(), "there is no {ADDRESS:?}");
+    // Else its settings would be taken for a part of its name.
+    let is_directory = Place::parse(text.as_ref())?.is_directory();
+    ensure!(
+        !is_directory || settings.is_empty(),
+        "a directory has no settings"
+    );
+    Ok(text + &settings)
 }
 
 /// What clap has to say of a value, without advice that is for command lines.

@@ -281,7 +281,7 @@ fn serve(args: &Serve, line: &[OsString], parsed: &Parsed) -> Result<()> {
         counts: Arc::clone(&counts),
         prefetch,
     };
-    let reload = Reload::new(line, parsed, &device);
+    let reload = Reload::new(line, parsed, &device, blobs.mirrors());
     let api = Api {
         counts: &counts,
         blobs: &blobs,

@@ -8,6 +8,7 @@ use anyhow::{bail, Result};
 use demandd::abi::Io;
 use demandd::device::{change, Device, Settings};
 use demandd::log;
+use demandd::source::mirror::Mirrors;
 
 use crate::args::{Serve, Verb};
 use crate::config::{self, Parsed};
@@ -22,21 +23,31 @@ pub(crate) struct Reload<'a> {
     /// If it was reloaded: the last one.
     last: Mutex<Option<Parsed>>,
     device: &'a dyn Device,
+    mirrors: &'a Mirrors,
 }
 
 impl<'a> Reload<'a> {
     /// Begins with what the daemon was started with.
-    pub(crate) fn new(line: &'a [OsString], first: &'a Parsed, device: &'a dyn Device) -> Self {
+    pub(crate) fn new(
+        line: &'a [OsString],
+        first: &'a Parsed,
+        device: &'a dyn Device,
+        mirrors: &'a Mirrors,
+    ) -> Self {
         Self {
             line,
             first,
             last: Mutex::default(),
             device,
+            mirrors,
         }
     }
 
-    /// Reads the configuration again, changes what can be, and logs what cannot. Returns what has changed.
+    /// Reads the configuration and all credentials again, changes what can be, and logs what cannot. Returns what has
+    /// changed.
     pub(crate) fn reload(&self) -> Result<Vec<String>> {
+        // Whether or not the configuration makes sense.
+        let credentials = self.mirrors.reload();
         let new = config::parse(self.line)?;
         let Verb::Serve(serve) = &new.verb else {
             bail!("it is not that of a daemon any more");
@@ -52,6 +63,9 @@ impl<'a> Reload<'a> {
         changed.retain(changeable);
         change(self.device, &settings(serve, &changed))?;
         *last = Some(new);
+        if credentials {
+            changed.push("credentials".to_owned());
+        }
         Ok(changed)
     }
 }

@@ -7,6 +7,7 @@
 pub mod directory;
 pub mod http;
 pub mod mirror;
+pub mod place;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -39,6 +40,11 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// The blob whose cache file has this name, if the source can tell.
     fn blob_of(&self, _file_name: &OsStr) -> Option<OsString> {
         None
+    }
+
+    /// Reads credentials again. Whether there are other ones.
+    fn reload(&self) -> Result<bool> {
+        Ok(false)
     }
 }
 

@@ -79,6 +79,18 @@ fn what_is_wrong_is_named() {
         ("[serve]\nworkers = 1", "there is no key \"serve\""),
         ("root = \"/a\"\nroot = \"/b\"", "duplicate key"),
         ("root = /a", "line 1"),
+        (
+            "source = [{ url = \"http://h/\", colour = \"x\" }]",
+            "there is no key \"colour\" for http://h/",
+        ),
+        (
+            "source = { url = \"/a\", proxy = \"none\" }",
+            "a directory has no settings",
+        ),
+        ("source = { proxy = \"none\" }", "there is no \"url\""),
+        ("source = { url = \"http://h/ x\" }", "\"url\" has a space"),
+        ("source = \"ftp://h/\"", "of the kind \"ftp\""),
+        ("trace = { url = \"/a\" }", "the value of \"trace\""),
     ] {
         let (ok, told) = check(&site, text);
         assert!(!ok && told.contains(expected), "{text}: {told}");

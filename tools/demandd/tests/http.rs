@@ -30,6 +30,7 @@ fn client_options() -> Options {
     Options {
         silence: SILENCE,
         proxy: Some(String::new()),
+        proxy_password_file: None,
         ca_file: None,
     }
 }

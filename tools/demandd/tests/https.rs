@@ -95,6 +95,7 @@ fn get(server: &Web, ca_file: &Path) -> Result<Vec<u8>, demandd::source::Failure
     let options = Options {
         silence: Duration::from_secs(10),
         proxy: Some(String::new()),
+        proxy_password_file: None,
         ca_file: Some(ca_file.to_owned()),
     };
     let url = format!("https://{}", server.address);
@@ -139,6 +140,7 @@ fn a_file_without_certificates_is_refused() {
         let options = Options {
             silence: Duration::from_secs(10),
             proxy: None,
+            proxy_password_file: None,
             ca_file: Some(file),
         };
         let error = Client::new(&options).unwrap_err();

@@ -18,7 +18,8 @@ struct Nginx {
 }
 
 impl Nginx {
-    fn start(site: &Site, more: &str) -> Self {
+    /// With more about the server, and about everything.
+    fn start(site: &Site, server: &str, more: &str) -> Self {
         // The port is free now; nobody else is expected to want one meanwhile.
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -35,11 +36,10 @@ impl Nginx {
                 client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;
                 fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
                 {more}
-                server {{ listen 127.0.0.1:{port}; root {source}; {more_server} }}
+                server {{ listen 127.0.0.1:{port}; root {source}; {server} }}
             }}",
             dir = dir.display(),
             source = site.source_dir().display(),
-            more_server = if more.is_empty() { "" } else { "limit_req zone=all;" },
         );
         fs::write(dir.join("config"), config).unwrap();
         let child = Command::new("nginx")
@@ -105,7 +105,7 @@ fn check(site: &Site, blobs: [&str; 2]) {
 fn an_image_comes_from_nginx() {
     let site = Site::new();
     let blobs = image(&site);
-    let nginx = Nginx::start(&site, "");
+    let nginx = Nginx::start(&site, "", "");
     let (ok, text) = run(&site, "prepare", &nginx.url, &["--image=app"]);
     assert!(ok, "{text}");
     let (ok, text) = run(
@@ -127,7 +127,7 @@ fn an_nginx_that_limits_requests_is_waited_for() {
     let site = Site::new();
     let blobs = image(&site);
     let limit = "limit_req_zone $server_port zone=all:1m rate=5r/s; limit_req_status 429;";
-    let nginx = Nginx::start(&site, limit);
+    let nginx = Nginx::start(&site, "limit_req zone=all;", limit);
     let (ok, text) = run(&site, "prepare", &nginx.url, &["--image=app"]);
     assert!(ok, "{text}");
     let (ok, text) = run(&site, "prefetch", &nginx.url, &["--all", "--workers=1"]);
@@ -135,4 +135,29 @@ fn an_nginx_that_limits_requests_is_waited_for() {
     check(&site, blobs);
     let log = fs::read_to_string(site.path("nginx/access.log")).unwrap();
     assert!(log.contains("\" 429 "), "{log}");
+}
+
+#[test]
+fn an_nginx_that_wants_a_password_gets_it() {
+    let site = Site::new();
+    let blobs = image(&site);
+    let users = site.path("users");
+    fs::write(&users, "reader:{PLAIN}open sesame\n").unwrap();
+    let server = format!("auth_basic all; auth_basic_user_file {};", users.display());
+    let nginx = Nginx::start(&site, &server, "");
+    let file = site.path("password");
+    let source = format!("{} password-file={}", nginx.url, file.display());
+    fs::write(&file, "reader:close sesame\n").unwrap();
+    let (ok, text) = run(&site, "prepare", &source, &["--image=app"]);
+    assert!(!ok && text.contains("401 Unauthorized"), "{text}");
+    assert!(
+        text.contains(file.to_str().unwrap()) && !text.contains("sesame"),
+        "{text}"
+    );
+    fs::write(&file, "reader:open sesame\n").unwrap();
+    let (ok, text) = run(&site, "prepare", &source, &["--image=app"]);
+    assert!(ok, "{text}");
+    let (ok, text) = run(&site, "prefetch", &source, &["--all"]);
+    assert!(ok, "{text}");
+    check(&site, blobs);
 }

@@ -2,28 +2,38 @@
 //! The options that say where the bytes come from.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use demandd::source::directory::Directory;
-use demandd::source::http::{self, is_url, Client, Http};
+use demandd::source::http::Options;
 use demandd::source::mirror::Mirrors;
-use demandd::source::Source;
+use demandd::source::place::Place;
 
 /// Where the bytes come from.
 #[derive(Args)]
 #[command(next_help_heading = "Where the bytes come from")]
 pub(crate) struct Sources {
-    /// What has the blobs: a directory, or the address of one on a web server (http://... or https://...). Given several
-    /// times: all have the same; the first one that is up is asked
+    /// What has the blobs: a directory, or the address of one on a web server (http://... or https://...), with more about
+    /// it behind spaces, KEY=VALUE: password-file (of a line USER:PASSWORD), token-file, and proxy, proxy-password-file and
+    /// ca-file, for this source in place of the options. Given several times: all have the same; the first one that is up
+    /// is asked
+    // Parsed later: clap would quote what it refuses, and there may be a password in it.
     #[arg(long, value_name = "DIR|URL")]
     source: Vec<OsString>,
     /// How long something is tried to be had, from one source or another
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     source_timeout: u32,
+    #[command(flatten)]
+    web: Web,
+}
+
+/// How web servers are talked to.
+#[derive(Args)]
+#[command(next_help_heading = "Where the bytes come from")]
+pub(crate) struct Web {
     /// How long a web server may say nothing
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     source_silence: u32,
@@ -31,6 +41,9 @@ pub(crate) struct Sources {
     /// (https_proxy, no_proxy and so on)
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
+    /// Tell the proxy who asks: the file has a line USER:PASSWORD
+    #[arg(long, value_name = "FILE")]
+    proxy_password_file: Option<PathBuf>,
     /// Believe web servers with a certificate from this file, rather than those that this machine believes
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
@@ -39,33 +52,33 @@ pub(crate) struct Sources {
 impl Sources {
     /// The sources, if some are given.
     pub(crate) fn mirrors(&self) -> Result<Option<Arc<Mirrors>>> {
-        let mut client = None;
-        let mut sources: Vec<Box<dyn Source>> = Vec::new();
-        for place in &self.source {
-            if !is_url(place) {
-                sources.push(Box::new(Directory::new(Path::new(place))?));
-                continue;
-            }
-            let client = match &mut client {
-                Some(client) => client,
-                None => client.insert(self.client()?),
-            };
-            let url = place.to_str().context("an address is text")?;
-            sources.push(Box::new(Http::new(url, Client::clone(client))?));
-        }
+        let options = self.web.options();
+        let open = |text: &OsString| Place::parse(text)?.open(&options);
+        let sources: Vec<_> = self.source.iter().map(open).collect::<Result<_>>()?;
         let patience = Duration::from_secs(self.source_timeout.into());
         Ok((!sources.is_empty()).then(|| Arc::new(Mirrors::new(sources, patience))))
     }
 
     /// Those that are directories.
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
-        let places = self.source.iter().filter(|place| !is_url(place));
-        places.map(PathBuf::from).collect()
+        let places = self
+            .source
+            .iter()
+            .filter_map(|text| Place::parse(text).ok());
+        let places = places.filter(Place::is_directory);
+        places.map(|place| PathBuf::from(place.name())).collect()
     }
 
-    fn client(&self) -> Result<Client> {
+    /// The sources, of which there has to be one.
+    pub(crate) fn required(&self) -> Result<Arc<Mirrors>> {
+        self.mirrors()?.context("give a --source")
+    }
+}
+
+impl Web {
+    fn options(&self) -> Options {
         let proxy = self.proxy.clone();
-        Client::new(&http::Options {
+        Options {
             silence: Duration::from_secs(self.source_silence.into()),
             proxy: proxy.map(|proxy| {
                 if proxy == "none" {
@@ -74,12 +87,8 @@ impl Sources {
                     proxy
                 }
             }),
+            proxy_password_file: self.proxy_password_file.clone(),
             ca_file: self.ca_file.clone(),
-        })
-    }
-
-    /// The sources, of which there has to be one.
-    pub(crate) fn required(&self) -> Result<Arc<Mirrors>> {
-        self.mirrors()?.context("give a --source")
+        }
     }
 }

@@ -1,120 +1,77 @@
 // SPDX-License-Identifier: GPL-2.0
-//! A web server as a source: every file is read with `GET`, ranges of blobs with a `Range` header.
+//! A web server as a source: every file is read with `GET`, ranges of blobs with a `Range` header. What else speaks HTTP
+//! (S3, registries) differs in where its files are ([`Places`]) and in how it is shown who asks ([`access::Access`]).
 //!
 //! A server can say what it likes; what it answers is only taken if it is exactly what was asked for. A server that does
 //! not keep to the protocol will not do so the next time either, so that is a lasting failure. One that does not answer, or
 //! stops in the middle, may do better later.
 
+pub mod access;
+pub mod client;
+pub mod secret;
+
 use std::borrow::Cow;
-use std::ffi::OsStr;
-use std::fs;
-use std::io::{self, Read};
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io::Read;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use anyhow::{anyhow, bail, ensure, Context, Error, Result};
-use ureq::http::{header, Response, StatusCode, Uri};
-use ureq::tls::{parse_pem, PemItem, RootCerts, TlsConfig};
-use ureq::{Agent, Body, BodyReader, Proxy};
+use anyhow::{anyhow, bail, ensure, Context, Result};
+use ureq::http::{header, StatusCode, Uri};
+use ureq::BodyReader;
 
-use super::{Failure, How, Kind, Ranges, Source, Stream};
+use self::access::{Access, Anybody};
+use self::client::{io_failure, text, Answer, Ask, Elsewhere, Session};
+pub use self::client::{Client, Options};
+use super::{Failure, How, Ranges, Source, Stream};
 
-/// Where the certificates are that this machine believes.
-const CA_FILES: [&str; 2] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-];
+/// Where the files of a source are.
+pub trait Places: fmt::Debug + Send + Sync {
+    /// The name of all of it, for messages.
+    fn label(&self) -> &str;
 
-/// How many connections are kept for the next request, at most.
-const IDLE_CONNECTIONS: usize = 64;
+    /// The address of a file. It may take questions to find it.
+    fn find(&self, session: &Session, name: &OsStr, until: Instant) -> Result<String, Failure>;
 
-const REDIRECTS: u32 = 5;
+    /// What is asked for to see whether the server answers.
+    fn front(&self) -> &str;
 
-/// How servers are talked to.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// How long a server may say nothing.
-    pub silence: Duration,
-    /// A proxy that is asked instead; that of the environment if it is not given, and none if it is empty.
-    pub proxy: Option<String>,
-    /// The certificates that are believed, instead of those of the machine.
-    pub ca_file: Option<PathBuf>,
+    /// Forgets what was found, so that it is looked for again.
+    fn forget(&self) {}
 }
 
-/// Servers, as one client talks to them: connections are kept for the next request.
+/// A place that is reached with HTTP.
 #[derive(Clone, Debug)]
-pub struct Client(Agent);
+pub struct Http(Arc<Inner>);
 
-impl Client {
-    /// Makes a client.
-    pub fn new(options: &Options) -> Result<Self> {
-        let silence = Some(options.silence);
-        let proxy = match options.proxy.as_deref() {
-            None => Proxy::try_from_env(),
-            Some("") => None,
-            Some(proxy) => {
-                Some(Proxy::new(proxy).map_err(|error| anyhow!("the proxy {proxy:?}: {error}"))?)
-            }
-        };
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(REDIRECTS)
-            .user_agent(concat!("demandd/", env!("CARGO_PKG_VERSION")))
-            .accept_encoding("identity")
-            .timeout_resolve(silence)
-            .timeout_connect(silence)
-            .timeout_send_request(silence)
-            .timeout_recv_response(silence)
-            .timeout_per_read(silence)
-            .timeout_per_write(silence)
-            .max_idle_connections(IDLE_CONNECTIONS)
-            .max_idle_connections_per_host(IDLE_CONNECTIONS)
-            .proxy(proxy)
-            .tls_config(tls(options.ca_file.as_deref())?)
-            .build();
-        Ok(Self(config.into()))
-    }
-}
-
-fn tls(ca_file: Option<&Path>) -> Result<TlsConfig> {
-    let mut certificates = Vec::new();
-    let file = ca_file.or_else(|| {
-        CA_FILES
-            .map(Path::new)
-            .into_iter()
-            .find(|file| file.exists())
-    });
-    if let Some(file) = file {
-        let pem = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        for item in parse_pem(&pem) {
-            if let PemItem::Certificate(certificate) =
-                item.map_err(|error| anyhow!("{}: {error}", file.display()))?
-            {
-                certificates.push(certificate);
-            }
-        }
-        ensure!(
-            !certificates.is_empty(),
-            "{} has no certificate",
-            file.display()
-        );
-    }
-    let provider = rustls::crypto::ring::default_provider();
-    Ok(TlsConfig::builder()
-        .root_certs(RootCerts::new_with_certs(&certificates))
-        .unversioned_rustls_crypto_provider(Arc::new(provider))
-        .build())
+#[derive(Debug)]
+struct Inner {
+    places: Box<dyn Places>,
+    session: Session,
 }
 
 /// A directory of a web server.
 #[derive(Debug)]
-pub struct Http {
+struct Directory {
     /// Ends with a slash.
     base: String,
-    client: Client,
+}
+
+impl Places for Directory {
+    fn label(&self) -> &str {
+        &self.base
+    }
+
+    fn find(&self, _session: &Session, name: &OsStr, _until: Instant) -> Result<String, Failure> {
+        Ok(format!("{}{}", self.base, escape(name)))
+    }
+
+    fn front(&self) -> &str {
+        &self.base
+    }
 }
 
 /// Whether a source is meant to be a web server.
@@ -126,92 +83,91 @@ pub fn is_url(place: &OsStr) -> bool {
     has(b"http://") || has(b"https://")
 }
 
+/// The address of a directory, without anything that would be secret.
+pub fn directory(url: &str) -> Result<Uri> {
+    let authority = url.split("://").nth(1).unwrap_or_default();
+    if authority
+        .split('/')
+        .next()
+        .unwrap_or_default()
+        .contains('@')
+    {
+        // Not with the address: it would be in every log.
+        bail!("a source with a user name and a password in its address: put these into a file (password-file)");
+    }
+    let uri: Uri = url.parse().with_context(|| format!("the source {url}"))?;
+    ensure!(
+        uri.host().is_some_and(|host| !host.is_empty()) && !url.contains(['?', '#']),
+        "the source {url} is not the address of a directory"
+    );
+    Ok(uri)
+}
+
 impl Http {
-    /// Names a directory of a web server. Nobody is asked yet.
+    /// Names a directory of a web server that everybody may read. Nobody is asked yet.
     pub fn new(url: &str, client: Client) -> Result<Self> {
-        let uri: Uri = url.parse().with_context(|| format!("the source {url}"))?;
-        let authority = uri.authority().map_or("", |authority| authority.as_str());
-        if authority.contains('@') {
-            // Not with the address: it would be in every log.
-            bail!("a source with a user name and a password in its address is not supported");
-        }
-        ensure!(
-            uri.host().is_some_and(|host| !host.is_empty()) && !url.contains(['?', '#']),
-            "the source {url} is not the address of a directory"
-        );
-        Ok(Self {
-            base: format!("{}/", url.trim_end_matches('/')),
-            client,
-        })
+        let advice = "see password-file and token-file";
+        Self::with_access(url, client, Box::new(Anybody { advice }))
     }
 
-    fn url(&self, name: &OsStr) -> String {
-        format!("{}{}", self.base, escape(name))
+    /// Names a directory of a web server, and who asks for it.
+    pub fn with_access(url: &str, client: Client, access: Box<dyn Access>) -> Result<Self> {
+        let session = Session::new(client, &directory(url)?, access);
+        let base = format!("{}/", url.trim_end_matches('/'));
+        Ok(Self::with_places(Box::new(Directory { base }), session))
     }
 
-    /// One request. Whatever is answered is a success here.
-    fn get(
-        &self,
-        url: &str,
-        until: Instant,
-        headers: &[(header::HeaderName, &str)],
-    ) -> Result<Response<Body>, Failure> {
-        let left = until.saturating_duration_since(Instant::now());
-        let mut request = self.client.0.get(url);
-        for (name, value) in headers {
-            request = request.header(name, *value);
-        }
-        request
-            .config()
-            .timeout_global(Some(left.max(Duration::from_millis(1))))
-            .build()
-            .call()
-            .map_err(|error| failure(error).context(url))
+    /// Names files wherever they are.
+    pub fn with_places(places: Box<dyn Places>, session: Session) -> Self {
+        Self(Arc::new(Inner { places, session }))
     }
 }
 
 impl Source for Http {
     fn label(&self) -> &str {
-        &self.base
+        self.0.places.label()
     }
 
     fn file(&self, name: &str, most: u64, until: Instant) -> Result<Vec<u8>, Failure> {
-        let url = self.url(OsStr::new(name));
-        let mut response = self.get(&url, until, &[])?;
-        check_status(&response, StatusCode::OK).map_err(|failure| failure.context(&url))?;
-        let mut bytes = Vec::new();
-        response
-            .body_mut()
-            .as_reader()
-            .take(most.saturating_add(1))
-            .read_to_end(&mut bytes)
-            .map_err(|error| io_failure(error).context(&url))?;
-        if bytes.len() as u64 > most {
-            return Err(Failure::lasting(anyhow!(
-                "{url} is too large: more than {most} bytes are not believed"
-            )));
-        }
-        Ok(bytes)
+        let Inner { places, session } = &*self.0;
+        let url = places.find(session, OsStr::new(name), until)?;
+        let answer = session.ask(&Ask::get(&url), until)?;
+        answer
+            .check(StatusCode::OK)
+            .map_err(|failure| failure.context(&url))?;
+        answer.bytes(&url, most)
     }
 
     fn blob(&self, name: &OsStr, size: u64) -> Result<Box<dyn Ranges>, Failure> {
         Ok(Box::new(HttpBlob {
-            source: Self {
-                base: self.base.clone(),
-                client: self.client.clone(),
-            },
-            url: self.url(name),
+            source: self.clone(),
+            name: name.to_owned(),
             size,
+            moved: Mutex::default(),
         }))
     }
 
     fn probe(&self, until: Instant) -> Result<(), Failure> {
-        let response = self.get(&self.base, until, &[])?;
-        // A directory need not have a page of its own: any answer shows that somebody is there.
-        match overload(&response) {
-            Some(failure) => Err(failure),
-            None => Ok(()),
+        let Inner { places, session } = &*self.0;
+        let answer = session.ask(&Ask::get(places.front()), until)?;
+        if let Some(failure) = answer.overload() {
+            return Err(failure);
         }
+        // A directory need not have a page of its own: any answer shows that somebody is there, unless it is for others.
+        match &answer.refused {
+            Some(refused) if refused.everything => Err(Failure::lasting(anyhow!(
+                "the server answers {}: {}",
+                answer.response.status(),
+                refused.why
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn reload(&self) -> Result<bool> {
+        let Inner { places, session } = &*self.0;
+        places.forget();
+        session.reload()
     }
 }
 
@@ -219,36 +175,72 @@ impl Source for Http {
 #[derive(Debug)]
 struct HttpBlob {
     source: Http,
-    url: String,
+    name: OsString,
     size: u64,
+    /// Where the server has sent us to, until that fails.
+    moved: Mutex<Option<Elsewhere>>,
 }
 
 impl Ranges for HttpBlob {
     fn range(&self, range: Range<u64>, how: &How) -> Result<Box<dyn Stream + '_>, Failure> {
-        let last = range.end.saturating_sub(1);
-        let wanted = format!("bytes={}-{last}", range.start);
-        let mut headers = vec![(header::RANGE, &wanted[..])];
-        if how.fresh {
-            headers.push((header::CACHE_CONTROL, "no-cache"));
+        let Inner { places, session } = &*self.source.0;
+        let url = places.find(session, &self.name, how.until)?;
+        if let Some(moved) = self.moved().filter(|_| !how.fresh) {
+            // Why it fails does not matter: whoever has sent us there knows better.
+            match self.ask(moved.reveal(), &range, how) {
+                Ok((answer, length)) => return Ok(self.stream(url, answer, length, &range)),
+                Err(_) => self.set_moved(None),
+            }
         }
-        let response = self.source.get(&self.url, how.until, &headers)?;
-        let length = self
-            .check(&response, &range)
-            .map_err(|failure| failure.context(&self.url))?;
-        Ok(Box::new(HttpStream {
-            url: &self.url,
-            body: response.into_body().into_reader(),
-            left: range.end.saturating_sub(range.start),
-            // Looking for the end is free then, and only then.
-            ends_by_itself: length.is_some(),
-        }))
+        let (mut answer, length) = self
+            .ask(&url, &range, how)
+            .map_err(|failure| failure.context(&url))?;
+        self.set_moved(answer.moved.take());
+        Ok(self.stream(url, answer, length, &range))
     }
 }
 
 impl HttpBlob {
+    /// Asks for a range. Tells the length of the answer if the server does.
+    fn ask(
+        &self,
+        url: &str,
+        range: &Range<u64>,
+        how: &How,
+    ) -> Result<(Answer, Option<u64>), Failure> {
+        let last = range.end.saturating_sub(1);
+        let wanted = format!("bytes={}-{last}", range.start);
+        let mut ask = Ask::get(url);
+        ask.headers.push((header::RANGE, &wanted));
+        if how.fresh {
+            ask.headers.push((header::CACHE_CONTROL, "no-cache"));
+        }
+        let answer = self.source.0.session.ask(&ask, how.until)?;
+        let length = self.check(&answer, range)?;
+        Ok((answer, length))
+    }
+
+    fn stream(
+        &self,
+        url: String,
+        answer: Answer,
+        length: Option<u64>,
+        range: &Range<u64>,
+    ) -> Box<dyn Stream + '_> {
+        Box::new(HttpStream {
+            blob: self,
+            url,
+            body: answer.response.into_body().into_reader(),
+            left: range.end.saturating_sub(range.start),
+            // Looking for the end is free then, and only then.
+            ends_by_itself: length.is_some(),
+        })
+    }
+
     /// Whether an answer is about the range that was asked for, and nothing else. Tells its length if the server does.
-    fn check(&self, response: &Response<Body>, range: &Range<u64>) -> Result<Option<u64>, Failure> {
+    fn check(&self, answer: &Answer, range: &Range<u64>) -> Result<Option<u64>, Failure> {
         let size = self.size;
+        let response = &answer.response;
         if response.status() == StatusCode::OK {
             // All of it, which is as good if all of it was asked for.
             if *range != (0..size) {
@@ -256,9 +248,9 @@ impl HttpBlob {
                     "the server does not know ranges: it answers with the whole file"
                 )));
             }
-            check_status(response, StatusCode::OK)?;
+            answer.check(StatusCode::OK)?;
         } else {
-            check_status(response, StatusCode::PARTIAL_CONTENT)?;
+            answer.check(StatusCode::PARTIAL_CONTENT)?;
             let said = text(response, &header::CONTENT_RANGE);
             let last = range.end.saturating_sub(1);
             let right = format!("bytes {}-{last}/{size}", range.start);
@@ -278,11 +270,21 @@ impl HttpBlob {
             length => Ok(length),
         }
     }
+
+    fn moved(&self) -> Option<Elsewhere> {
+        let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        moved.clone()
+    }
+
+    fn set_moved(&self, to: Option<Elsewhere>) {
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    }
 }
 
 /// The bytes of an answer.
 struct HttpStream<'a> {
-    url: &'a str,
+    blob: &'a HttpBlob,
+    url: String,
     body: BodyReader<'static>,
     left: u64,
     ends_by_itself: bool,
@@ -290,9 +292,10 @@ struct HttpStream<'a> {
 
 impl Stream for HttpStream<'_> {
     fn read_exact(&mut self, bytes: &mut [u8]) -> Result<(), Failure> {
-        self.body
-            .read_exact(bytes)
-            .map_err(|error| io_failure(error).context(self.url))?;
+        self.body.read_exact(bytes).map_err(|error| {
+            self.blob.set_moved(None);
+            io_failure(error).context(&self.url)
+        })?;
         self.left = self.left.saturating_sub(bytes.len() as u64);
         if self.left == 0 && self.ends_by_itself {
             // A connection whose answer was read to its end is kept for the next request.
@@ -302,93 +305,8 @@ impl Stream for HttpStream<'_> {
     }
 }
 
-/// A header's text; empty if there is none.
-fn text<'r>(response: &'r Response<Body>, name: &header::HeaderName) -> &'r str {
-    let value = response.headers().get(name);
-    value.and_then(|value| value.to_str().ok()).unwrap_or("")
-}
-
-/// Checks that an answer is what was asked for, as the bytes that the server has.
-fn check_status(response: &Response<Body>, right: StatusCode) -> Result<(), Failure> {
-    if let Some(failure) = overload(response) {
-        return Err(failure);
-    }
-    let status = response.status();
-    if status != right {
-        return Err(Failure::lasting(anyhow!("the server answers {status}")));
-    }
-    let encoding = text(response, &header::CONTENT_ENCODING);
-    if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
-        return Err(Failure::lasting(anyhow!(
-            "the server has encoded it ({encoding:?}), though it was asked not to"
-        )));
-    }
-    Ok(())
-}
-
-/// Whether a server says that it cannot answer now.
-fn overload(response: &Response<Body>) -> Option<Failure> {
-    let status = response.status();
-    let busy = [
-        StatusCode::TOO_MANY_REQUESTS,
-        StatusCode::REQUEST_TIMEOUT,
-        StatusCode::TOO_EARLY,
-    ];
-    (status.is_server_error() || busy.contains(&status)).then(|| Failure {
-        error: anyhow!("the server answers {status}"),
-        kind: Kind::Overload(retry_after(text(response, &header::RETRY_AFTER))),
-    })
-}
-
-/// Reads the value of `Retry-After`: seconds, or a date.
-fn retry_after(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.parse::<u32>() {
-        return Some(Duration::from_secs(seconds.into()));
-    }
-    let date = httpdate::parse_http_date(text).ok()?;
-    // A date that is over means: now.
-    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
-}
-
-fn failure(error: ureq::Error) -> Failure {
-    match error {
-        ureq::Error::Io(error) => io_failure(error),
-        ureq::Error::TooManyRedirects
-        | ureq::Error::RedirectFailed
-        | ureq::Error::BadUri(_)
-        | ureq::Error::Http(_)
-        | ureq::Error::LargeResponseHeader(..) => Failure::lasting(error),
-        ureq::Error::Rustls(ref inner) if is_distrust(inner) => Failure::lasting(error),
-        error => Failure::passing(error),
-    }
-}
-
-fn io_failure(error: io::Error) -> Failure {
-    let inner = error.get_ref();
-    let distrust = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match error.kind() {
-        _ if distrust.is_some_and(is_distrust) => Failure::lasting(error),
-        io::ErrorKind::UnexpectedEof => Failure::passing(anyhow!("the answer is cut off")),
-        _ => Failure::passing(error),
-    }
-}
-
-/// Whether a server is not the one that it should be.
-fn is_distrust(error: &rustls::Error) -> bool {
-    matches!(error, rustls::Error::InvalidCertificate(_))
-}
-
-impl Failure {
-    fn context(self, url: &str) -> Self {
-        Self {
-            error: Error::context(self.error, url.to_owned()),
-            kind: self.kind,
-        }
-    }
-}
-
 /// A name as it stands in an address.
-fn escape(name: &OsStr) -> Cow<'_, str> {
+pub fn escape(name: &OsStr) -> Cow<'_, str> {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
     match name.to_str() {
         Some(name) if name.as_bytes().iter().all(plain) => Cow::Borrowed(name),
@@ -419,18 +337,5 @@ mod tests {
         ] {
             assert_eq!(escape(OsStr::new(name)), escaped);
         }
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
-        for text in ["", "-1", "soon", "99999999999999999999"] {
-            assert_eq!(retry_after(text), None, "{text}");
-        }
-        let past = "Sun, 06 Nov 1994 08:49:37 GMT";
-        assert_eq!(retry_after(past), Some(Duration::ZERO));
-        let soon = SystemTime::now() + Duration::from_secs(100);
-        let left = retry_after(&httpdate::fmt_http_date(soon)).unwrap();
-        assert!((98..=100).contains(&left.as_secs()), "{left:?}");
     }
 }

@@ -135,6 +135,30 @@ impl Mirrors {
             .with_context(|| format!("cannot get {name}"))
     }
 
+    /// Reads credentials again, of every source for which that goes well. Whether there are other ones: what was refused
+    /// with the old ones may be had now.
+    pub fn reload(&self) -> bool {
+        let mut changed = false;
+        for Mirror { source, health } in &self.mirrors {
+            match source.reload() {
+                Ok(false) => {}
+                Ok(true) => {
+                    changed = true;
+                    let mut health = health.lock().unwrap_or_else(PoisonError::into_inner);
+                    health.until = None;
+                }
+                Err(error) => log!(
+                    "{} keeps the credentials that it has: {error:#}",
+                    source.label()
+                ),
+            }
+        }
+        if changed {
+            self.changed.notify_all();
+        }
+        changed
+    }
+
     /// Opens a blob as a file of this machine.
     pub fn local(&self, name: &OsStr) -> Result<(File, u64)> {
         let mut last = None;
@@ -262,7 +286,14 @@ impl Mirrors {
         match mirror.source.probe(half_way(self.deadline())) {
             // That it answers does not mean that it has what is wanted: its failures still count.
             Ok(()) => mirror.lock().until = None,
-            Err(failure) => self.went_wrong(at, began, &failure),
+            Err(failure) => {
+                // A server that refuses to say whether it is there is asked later again, too, not at once.
+                let kind = match failure.kind {
+                    Kind::Lasting => Kind::Passing,
+                    kind => kind,
+                };
+                self.went_wrong(at, began, &Failure { kind, ..failure });
+            }
         }
         Some(Instant::now())
     }

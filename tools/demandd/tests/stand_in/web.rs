@@ -70,13 +70,47 @@ pub struct Asked {
     pub line: String,
     /// The other lines, in lower case.
     pub headers: Vec<String>,
+    /// The other lines as they came.
+    pub lines: Vec<String>,
+    pub body: Vec<u8>,
 }
 
 impl Asked {
     pub fn has(&self, header: &str) -> bool {
         self.headers.iter().any(|have| have == header)
     }
+
+    pub fn method(&self) -> &str {
+        self.line.split(' ').next().unwrap()
+    }
+
+    /// What stands in the first line: path and query.
+    pub fn target(&self) -> &str {
+        self.line.split(' ').nth(1).unwrap()
+    }
+
+    /// The value of a header; empty if there is none.
+    pub fn value(&self, name: &str) -> &str {
+        let mut pairs = self.lines.iter().filter_map(|line| line.split_once(": "));
+        let found = pairs.find(|(have, _)| have.eq_ignore_ascii_case(name));
+        found.map_or("", |(_, value)| value)
+    }
 }
+
+/// An answer without a body.
+pub fn empty(status: &str, headers: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status}\r\n{headers}Content-Length: 0\r\n\r\n").into_bytes()
+}
+
+/// An answer with a body.
+pub fn full(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let size = body.len();
+    let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {size}\r\n\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+/// Answers before anything else is looked at.
+pub type Guard = dyn Fn(&Asked) -> Option<Vec<u8>> + Send + Sync;
 
 /// A server of the files of a directory, on this machine. Its threads end with the test's process.
 pub struct Web {
@@ -88,6 +122,7 @@ struct State {
     dir: PathBuf,
     faults: Mutex<VecDeque<Fault>>,
     then: Mutex<Fault>,
+    guard: Mutex<Option<Arc<Guard>>>,
     asked: Mutex<Vec<Asked>>,
     connections: Mutex<usize>,
 }
@@ -122,6 +157,7 @@ impl Web {
             dir: dir.to_owned(),
             faults: Mutex::new(faults.into()),
             then: Mutex::new(then),
+            guard: Mutex::default(),
             asked: Mutex::default(),
             connections: Mutex::default(),
         });
@@ -151,6 +187,11 @@ impl Web {
         *self.state.connections.lock().unwrap()
     }
 
+    /// Who answers first from now on.
+    pub fn guard(&self, guard: impl Fn(&Asked) -> Option<Vec<u8>> + Send + Sync + 'static) {
+        *self.state.guard.lock().unwrap() = Some(Arc::new(guard));
+    }
+
     /// What is wrong from now on.
     pub fn now(&self, fault: Fault) {
         *self.state.then.lock().unwrap() = fault;
@@ -164,6 +205,11 @@ impl State {
         loop {
             let asked = read_request(&mut connection)?;
             self.asked.lock().unwrap().push(asked.clone());
+            let guard = self.guard.lock().unwrap().clone();
+            if let Some(answer) = guard.and_then(|guard| guard(&asked)) {
+                connection.get_mut().write_all(&answer).ok()?;
+                continue;
+            }
             let fault = self.faults.lock().unwrap().pop_front();
             let fault = fault.unwrap_or_else(|| self.then.lock().unwrap().clone());
             self.answer(connection.get_mut(), &asked, fault)?;
@@ -173,15 +219,14 @@ impl State {
     /// One answer. Nothing if the connection has to end.
     fn answer(&self, to: &mut impl Connection, asked: &Asked, fault: Fault) -> Option<()> {
         let path = asked.line.split(' ').nth(1)?;
-        let empty = |status: &str, headers: &str| {
-            format!("HTTP/1.1 {status}\r\n{headers}Content-Length: 0\r\n\r\n")
-        };
         let early = match &fault {
             Fault::Status(status, headers) => Some(empty(&format!("{status} Told"), headers)),
             Fault::MovedTo(url) => Some(empty("302 Found", &format!("Location: {url}\r\n"))),
             Fault::MovedHere => Some(empty("307 Here", &format!("Location: {path}\r\n"))),
-            Fault::Garbage => Some("SSH-2.0-OpenSSH_10.0\r\n\r\n\r\n".to_owned()),
-            Fault::EndlessHeader => Some(format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(1 << 20))),
+            Fault::Garbage => Some(b"SSH-2.0-OpenSSH_10.0\r\n\r\n\r\n".to_vec()),
+            Fault::EndlessHeader => {
+                Some(format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(1 << 20)).into_bytes())
+            }
             Fault::HangsUp => return None,
             Fault::Silent => {
                 thread::sleep(Duration::from_secs(3600));
@@ -189,11 +234,11 @@ impl State {
             }
             _ => None,
         };
-        if let Some(text) = early {
-            return to.write_all(text.as_bytes()).ok();
+        if let Some(answer) = early {
+            return to.write_all(&answer).ok();
         }
         let Ok(bytes) = std::fs::read(self.dir.join(path.trim_start_matches('/'))) else {
-            return to.write_all(empty("404 Not Found", "").as_bytes()).ok();
+            return to.write_all(&empty("404 Not Found", "")).ok();
         };
         let wanted = asked.headers.iter().find_map(|header| parse_range(header));
         answer_with(to, bytes, wanted, fault)
@@ -213,8 +258,18 @@ fn read_request(from: &mut impl BufRead) -> Option<Asked> {
         }
     }
     let line = lines.remove(0);
-    let headers = lines.iter().map(|line| line.to_lowercase()).collect();
-    Some(Asked { line, headers })
+    let headers: Vec<_> = lines.iter().map(|line| line.to_lowercase()).collect();
+    let size = headers
+        .iter()
+        .find_map(|header| header.strip_prefix("content-length: "));
+    let mut body = vec![0; size.map_or(0, |size| size.parse().unwrap())];
+    from.read_exact(&mut body).ok()?;
+    Some(Asked {
+        line,
+        headers,
+        lines,
+        body,
+    })
 }
 
 fn parse_range(header: &str) -> Option<Range<u64>> {

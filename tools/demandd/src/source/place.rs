@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Naming a source: a directory, or an address and what is special about it, `ADDRESS KEY=VALUE ...`.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use anyhow::{anyhow, bail, ensure, Context, Result};
+
+use super::directory::Directory;
+use super::http::access::{Access, Header};
+use super::http::secret::{bearer, Login, SecretFile};
+use super::http::{self, Client, Http, Options};
+use super::Source;
+
+/// What every address can have.
+const COMMON: [&str; 3] = ["proxy", "proxy-password-file", "ca-file"];
+
+/// What the address of a web server can have.
+const WEB: [&str; 2] = ["password-file", "token-file"];
+
+/// A source that somebody has named. Nobody has been asked for anything yet.
+#[derive(Clone, Debug)]
+pub struct Place {
+    name: OsString,
+    settings: BTreeMap<String, String>,
+}
+
+/// What kind of source a name means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Directory,
+    Web,
+}
+
+impl Scheme {
+    fn of(name: &OsStr) -> Self {
+        match http::is_url(name) {
+            true => Self::Web,
+            false => Self::Directory,
+        }
+    }
+
+    /// Checks an address.
+    fn check(self, name: &str) -> Result<()> {
+        match self {
+            Self::Directory => Ok(()),
+            Self::Web => http::directory(name).map(drop),
+        }
+    }
+
+    /// The keys of its settings, besides the common ones.
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Directory => &[],
+            Self::Web => &WEB,
+        }
+    }
+}
+
+impl Place {
+    /// Reads a name. A directory has no settings, so that its name may have spaces. Errors do not quote what may be secret.
+    pub fn parse(text: &OsStr) -> Result<Self> {
+        let scheme = Scheme::of(text);
+        if scheme == Scheme::Directory {
+            let kind = text.to_str().and_then(|text| text.split_once("://"));
+            if let Some((kind, _)) = kind.filter(|(kind, _)| !kind.contains('/')) {
+                bail!("there are no sources of the kind {kind:?}");
+            }
+            return Ok(Self {
+                name: text.to_owned(),
+                settings: BTreeMap::new(),
+            });
+        }
+        let text = text.to_str().context("an address is text")?;
+        let mut words = text.split_whitespace();
+        let name = words.next().unwrap_or_default();
+        scheme.check(name)?;
+        let mut settings = BTreeMap::new();
+        for word in words {
+            // It could be a password that has a space.
+            let (key, value) = word
+                .split_once('=')
+                .context("what stands behind an address is KEY=VALUE")?;
+            let known = || COMMON.iter().chain(scheme.keys()).copied();
+            if !known().any(|known| known == key) {
+                let known: Vec<_> = known().collect();
+                bail!(
+                    "there is no key {key:?} for {name}; the keys are: {}",
+                    known.join(", ")
+                );
+            }
+            ensure!(!value.is_empty(), "{key:?} of {name} has no value");
+            let before = settings.insert(key.to_owned(), value.to_owned());
+            ensure!(before.is_none(), "{key:?} of {name} is there twice");
+        }
+        ensure!(
+            !WEB.iter().all(|key| settings.contains_key(*key)),
+            "{name} has a password-file and a token-file: one of them"
+        );
+        Ok(Self {
+            name: name.into(),
+            settings,
+        })
+    }
+
+    /// Whether it is a directory of this machine.
+    pub fn is_directory(&self) -> bool {
+        Scheme::of(&self.name) == Scheme::Directory
+    }
+
+    /// The directory, or the address.
+    pub fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// The source. Credentials are read, and nobody is asked for anything. `options` are for what the place does not say
+    /// itself.
+    pub fn open(&self, options: &Options) -> Result<Box<dyn Source>> {
+        let scheme = Scheme::of(&self.name);
+        if scheme == Scheme::Directory {
+            return Ok(Box::new(Directory::new(Path::new(&self.name))?));
+        }
+        let name = self.name.to_str().context("an address is text")?;
+        let open = || -> Result<Box<dyn Source>> {
+            let client = Client::new(&self.options(options))?;
+            Ok(match scheme {
+                Scheme::Directory => return Err(anyhow!("it is no address")),
+                Scheme::Web => match self.header()? {
+                    Some(access) => Box::new(Http::with_access(name, client, access)?),
+                    None => Box::new(Http::new(name, client)?),
+                },
+            })
+        };
+        open().with_context(|| format!("the source {name}"))
+    }
+
+    fn options(&self, options: &Options) -> Options {
+        let mut options = options.clone();
+        if let Some(proxy) = self.get("proxy") {
+            options.proxy = Some(proxy.to_owned()).filter(|proxy| proxy != "none");
+            options.proxy.get_or_insert_default();
+            // The password is for another one.
+            options.proxy_password_file = None;
+        }
+        if let Some(file) = self.get("proxy-password-file") {
+            options.proxy_password_file = Some(PathBuf::from(file));
+        }
+        if let Some(file) = self.get("ca-file") {
+            options.ca_file = Some(PathBuf::from(file));
+        }
+        options
+    }
+
+    fn header(&self) -> Result<Option<Box<dyn Access>>> {
+        let login = |text: &str| Ok(Login::parse(text)?.basic());
+        let file = match (self.get("password-file"), self.get("token-file")) {
+            (Some(file), _) => SecretFile::open(Path::new(file), login)?,
+            (_, Some(file)) => SecretFile::open(Path::new(file), bearer)?,
+            _ => return Ok(None),
+        };
+        Ok(Some(Box::new(Header(file))))
+    }
+
+    fn get(&self, key: &str) -> Option<&str> {
+        self.settings.get(key).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_settings_behind_it() {
+        let place = Place::parse("https://host/dir proxy=none  token-file=/a".as_ref()).unwrap();
+        assert_eq!(place.name(), "https://host/dir");
+        assert_eq!(place.get("token-file"), Some("/a"));
+        assert!(!place.is_directory());
+        let place = Place::parse("/a directory proxy=none".as_ref()).unwrap();
+        assert_eq!(place.name(), "/a directory proxy=none");
+        assert!(place.is_directory());
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused() {
+        for (text, expected) in [
+            ("http://host/ colour=1", "there is no key \"colour\""),
+            ("http://host/ proxy", "KEY=VALUE"),
+            ("http://host/ proxy=", "has no value"),
+            ("http://host/ proxy=a proxy=b", "twice"),
+            ("http://host/ password-file=a token-file=b", "one of them"),
+            ("http://user:secret@host/", "password-file"),
+            ("http://user:secret@host/ colour=1", "password-file"),
+            ("htps://user:secret@host/", "of the kind \"htps\""),
+        ] {
+            let error = format!("{:#}", Place::parse(text.as_ref()).unwrap_err());
+            assert!(error.contains(expected), "{text}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}
