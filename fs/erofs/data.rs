@@ -5,7 +5,7 @@
 use crate::{inode::Node, volume, Erofs};
 use erofs_disk::{Area, ExtentData, Inode};
 use kernel::prelude::*;
-use netfs_split::{File, Map, Slice, Slices, Source, SplitError};
+use netfs_split::{next_slice, File, Map, Slice, Slices, Source, SplitError};
 use vfs::{
     inode::INode,
     iomap::{self, FolioRead, Location, Mapping},
@@ -14,6 +14,7 @@ use vfs::{
 };
 
 /// The layout of one file, as `netfs_split` asks for it.
+#[derive(Clone, Copy)]
 struct FileMap<'a> {
     sb: &'a SuperBlock<Erofs>,
     inode: &'a Inode,
@@ -30,6 +31,34 @@ impl FileMap<'_> {
     fn blocks(&self, bytes: u64) -> Result<u64> {
         let block = u64::from(self.sb.data().super_block()?.block_size());
         bytes.checked_next_multiple_of(block).ok_or(EFSCORRUPTED)
+    }
+}
+
+impl FileMap<'_> {
+    fn split_error(&self, e: SplitError<Error>) -> Error {
+        match e {
+            SplitError::Map(e) => e,
+            e => self
+                .sb
+                .data()
+                .corrupt(format_args!("inode {}: {}", self.inode.nid, Reason(&e))),
+        }
+    }
+
+    /// Checks that a device has all the bytes of a slice.
+    fn check_end(&self, slice: &Slice<u16>) -> Result {
+        let Source::Blob { blob, start } = slice.source else {
+            return Ok(());
+        };
+        let volume = self.sb.data();
+        let size = volume.device(usize::from(blob))?.source().size();
+        if start.checked_add(slice.len).is_none_or(|end| end > size) {
+            return Err(volume.corrupt(format_args!(
+                "inode {}: data at {start} lies beyond the end of device {blob}",
+                self.inode.nid
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -65,23 +94,11 @@ impl Map for FileMap<'_> {
 
 /// The first slice of a range of a file, as long as it can be.
 fn first_slice(map: &FileMap<'_>, pos: u64, len: u64) -> Result<Slice<u16>> {
-    let volume = map.sb.data();
     let slice = Slices::new(map.file()?, map, pos, len)
         .next()
         .ok_or(EINVAL)?
-        .map_err(|e| match e {
-            SplitError::Map(e) => e,
-            e => volume.corrupt(format_args!("inode {}: {}", map.inode.nid, Reason(&e))),
-        })?;
-    if let Source::Blob { blob, start } = slice.source {
-        let size = volume.device(usize::from(blob))?.source().size();
-        if start.checked_add(slice.len).is_none_or(|end| end > size) {
-            return Err(volume.corrupt(format_args!(
-                "inode {}: data at {start} lies beyond the end of device {blob}",
-                map.inode.nid
-            )));
-        }
-    }
+        .map_err(|e| map.split_error(e))?;
+    map.check_end(&slice)?;
     Ok(slice)
 }
 
@@ -118,25 +135,65 @@ pub(crate) fn read_exact(
     pos: u64,
     buf: &mut [u8],
 ) -> Result {
-    let volume = sb.data();
-    let map = FileMap { sb, inode };
-    let mut at = pos;
-    let mut rest = buf;
-    while !rest.is_empty() {
-        let slice = first_slice(&map, at, u64_from(rest.len()))?;
-        let len = usize::try_from(slice.len)?.min(rest.len());
-        let (part, after) = rest.split_at_mut_checked(len).ok_or(EINVAL)?;
-        match slice.source {
-            Source::Zero => part.fill(0),
-            Source::Inline { start } => volume::read_area(sb, inode.area, start, part)?,
-            Source::Blob { blob, start } => {
-                volume.device(usize::from(blob))?.read_exact(start, part)?
-            }
+    Reader::new(sb, inode).read_exact(pos, buf)
+}
+
+/// Copies bytes of a file as [`read_exact`] does, and remembers where the last ones lie: the next
+/// ones are often near.
+pub(crate) struct Reader<'a> {
+    map: FileMap<'a>,
+    known: Option<Slice<u16>>,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(sb: &'a SuperBlock<Erofs>, inode: &'a Inode) -> Self {
+        Self {
+            map: FileMap { sb, inode },
+            known: None,
         }
-        at = at.checked_add(slice.len).ok_or(EFSCORRUPTED)?;
-        rest = after;
     }
-    Ok(())
+
+    /// May sleep.
+    pub(crate) fn read_exact(&mut self, pos: u64, buf: &mut [u8]) -> Result {
+        let FileMap { sb, inode } = self.map;
+        let mut at = pos;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let slice = self.slice(at, u64_from(rest.len()))?;
+            let len = usize::try_from(slice.len)?.min(rest.len());
+            let (part, after) = rest.split_at_mut_checked(len).ok_or(EINVAL)?;
+            match slice.source {
+                Source::Zero => part.fill(0),
+                Source::Inline { start } => volume::read_area(sb, inode.area, start, part)?,
+                Source::Blob { blob, start } => sb
+                    .data()
+                    .device(usize::from(blob))?
+                    .read_exact(start, part)?,
+            }
+            at = at.checked_add(slice.len).ok_or(EFSCORRUPTED)?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Where the bytes from `pos` on lie, at most `len` of them.
+    fn slice(&mut self, pos: u64, len: u64) -> Result<Slice<u16>> {
+        let known = self.known.as_ref().and_then(|known| known.part(pos, len));
+        let slice = match known {
+            Some(slice) => slice,
+            None => {
+                let left = self.map.inode.size.saturating_sub(pos).max(len);
+                let found = next_slice(self.map.file()?, &self.map, pos, left)
+                    .map_err(|e| self.map.split_error(e))?
+                    .ok_or(EINVAL)?;
+                let slice = found.part(pos, len).ok_or(EINVAL)?;
+                self.known = Some(found);
+                slice
+            }
+        };
+        self.map.check_end(&slice)?;
+        Ok(slice)
+    }
 }
 
 /// File data through iomap.

@@ -115,8 +115,8 @@ fn find(dir: &INode<Erofs>, name: &[u8]) -> Result<Option<u64>> {
 
 /// Copies blocks of a directory, one at a time.
 struct Blocks<'a> {
-    dir: &'a INode<Erofs>,
-    disk: &'a Inode,
+    reader: data::Reader<'a>,
+    size: u64,
     count: u64,
     block_size: u64,
     buf: Buffer<'a>,
@@ -127,8 +127,8 @@ impl<'a> Blocks<'a> {
         let volume = dir.super_block().data();
         let block_size = u64::from(volume.super_block()?.block_size());
         Ok(Self {
-            dir,
-            disk,
+            reader: data::Reader::new(dir.super_block(), disk),
+            size: disk.size,
             count: disk.size.div_ceil(block_size),
             block_size,
             buf: volume.buffers().take(usize::try_from(block_size)?)?,
@@ -138,7 +138,7 @@ impl<'a> Blocks<'a> {
     /// The length of the block `index`, which ends at the directory's size.
     fn len_of(&self, index: u64) -> Result<usize> {
         let pos = index.checked_mul(self.block_size).ok_or(EINVAL)?;
-        let left = self.disk.size.checked_sub(pos).ok_or(EINVAL)?;
+        let left = self.size.checked_sub(pos).ok_or(EINVAL)?;
         Ok(usize::try_from(left.min(self.block_size))?)
     }
 
@@ -154,7 +154,7 @@ impl<'a> Blocks<'a> {
         let block = index.checked_mul(self.block_size).ok_or(EINVAL)?;
         let pos = block.checked_add(u64_from(part.start)).ok_or(EINVAL)?;
         let buf = self.buf.get_mut(..part.len()).ok_or(EINVAL)?;
-        data::read_exact(self.dir.super_block(), self.disk, pos, buf)?;
+        self.reader.read_exact(pos, buf)?;
         Ok(buf)
     }
 }

@@ -61,6 +61,20 @@ impl<B> Slice<B> {
     }
 }
 
+impl<B: Copy> Slice<B> {
+    /// What it has from the logical byte `pos` on, at most `len` bytes; `None` if it does not have
+    /// that byte.
+    pub fn part(&self, pos: u64, len: u64) -> Option<Self> {
+        let skipped = pos.checked_sub(self.pos)?;
+        let left = self.len.checked_sub(skipped).filter(|&left| left > 0)?;
+        Some(Slice {
+            pos,
+            len: left.min(len),
+            source: self.source.advance(skipped)?,
+        })
+    }
+}
+
 /// How a file's blocks are laid out: the part that only the file system knows.
 pub trait Map {
     /// Names a blob.

@@ -131,6 +131,20 @@ proptest! {
     }
 
     #[test]
+    fn a_part_of_a_slice_has_the_same_bytes(
+        map in chunked(), pos in 0u64..500, asked in 0u64..500, len in 1u64..500,
+    ) {
+        let slice = next_slice(map.file(), &map, pos, 500).expect("the map is right").expect("one");
+        let part = slice.part(asked, len);
+        prop_assert_eq!(part.is_some(), (slice.pos..slice.end()).contains(&asked));
+        if let Some(part) = part {
+            prop_assert_eq!(part.pos, asked);
+            prop_assert_eq!(part.end(), slice.end().min(asked + len));
+            prop_assert_eq!(part.source, map.byte(asked));
+        }
+    }
+
+    #[test]
     fn one_slice_is_within_its_range(map in chunked(), pos in 0u64..500, len in 0u64..500) {
         let slice = next_slice(map.file(), &map, pos, len).expect("the map is right");
         prop_assert_eq!(slice.is_none(), len == 0);
