@@ -39,6 +39,7 @@ pub mod serve;
 pub mod size;
 pub mod source;
 pub mod status;
+pub mod store;
 pub mod working_directory;
 
 /// Writes one line to standard error. A log that nobody reads any more is no reason to stop serving.

@@ -37,6 +37,8 @@ use demandd::machine::Machine;
 use demandd::mount::{self, Wish};
 use demandd::notify::{self, Manager};
 use demandd::prefetch::{self, Queue};
+use demandd::source::place::Place;
+use demandd::store::{self, Store};
 use demandd::{doctor, gc, http, image, report, serve, size, status};
 use reload::Reload;
 use rustix::mm::{mlockall, MlockAllFlags};
@@ -156,6 +158,10 @@ fn image(verb: &Image) -> Result<()> {
             let manifest = describe(&args.dir, &args.name, &args.blobs, args.chunk_size)?;
             print(&format!("{}\n", manifest.digest()))
         }
+        Image::Push(args) => {
+            let store = Place::parse(&args.to)?.store(&args.web.options())?;
+            push(&args.dir, &args.name, &*store)
+        }
         Image::Inspect(args) => print(&image::inspect(&args.file)?.to_string()),
         Image::Stamp(args) => print(&image::stamp(&args.file, &args.names)?),
         Image::Verify(args) => {
@@ -165,6 +171,22 @@ fn image(verb: &Image) -> Result<()> {
             Ok(())
         }
     }
+}
+
+fn push(dir: &Path, name: &str, store: &dyn Store) -> Result<()> {
+    let mut digest = None;
+    let there = store::push(dir, name, store, |item, had| {
+        digest = Some(item.digest);
+        let what = if had { "exists" } else { "pushed" };
+        print(&format!("{what}\t{}\t{}\n", item.size, item.name))
+    })?;
+    // The manifest came last.
+    for (what, digest) in [("manifest", digest), ("image", there)] {
+        if let Some(digest) = digest {
+            print(&format!("{what}\t{digest}\n"))?;
+        }
+    }
+    Ok(())
 }
 
 fn prepare(args: &Prepare) -> Result<()> {

@@ -7,7 +7,9 @@
 pub mod directory;
 pub mod http;
 pub mod mirror;
+pub mod oci;
 pub mod place;
+pub mod s3;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

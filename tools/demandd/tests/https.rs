@@ -150,3 +150,29 @@ fn a_file_without_certificates_is_refused() {
         );
     }
 }
+
+#[test]
+fn a_password_for_a_registry_does_not_go_over_http() {
+    let site = Site::new();
+    let known = Identity::new(&site.path(""), "known", "127.0.0.1");
+    let server = known.server(&site.source_dir());
+    let tokens = Web::new(&site.source_dir(), vec![], Fault::None);
+    let realm = format!("{}token", tokens.url());
+    server.guard(move |_| {
+        let challenge = format!("WWW-Authenticate: Bearer realm=\"{realm}\"\r\n");
+        Some(stand_in::web::empty("401 Unauthorized", &challenge))
+    });
+    let certificate = known.certificate.display();
+    let place = format!(
+        "oci://{}/app proxy=none ca-file={certificate}",
+        server.address
+    );
+    let failure = stand_in::pushed::failure(&place);
+    assert!(
+        format!("{:#}", failure.error).contains("over http://"),
+        "{:#}",
+        failure.error
+    );
+    assert_eq!(failure.kind, Kind::Lasting);
+    assert!(tokens.asked().is_empty());
+}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The options of `demandd image`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -8,14 +9,16 @@ use demandd::chunks::is_chunk_size;
 use demandd::manifest::Wanted;
 use demandd::size;
 
+use super::sources::Web;
 use super::Sources;
 
-/// Make, look into, name the blobs of, and verify EROFS images
+/// Make, look into, name the blobs of, push and verify EROFS images
 #[derive(Subcommand)]
 pub(crate) enum Image {
     Build(Build),
     Inspect(Inspect),
     Manifest(Manifest),
+    Push(Push),
     Stamp(Stamp),
     Verify(Verify),
 }
@@ -70,6 +73,30 @@ pub(crate) struct Manifest {
     /// All blobs of the image, the primary one first
     #[arg(required = true, value_name = "BLOB")]
     pub(crate) blobs: Vec<String>,
+}
+
+/// Copy an image to where it is served from
+///
+/// Copies all files that the manifest NAME.manifest of a directory names, and it itself as the last one, to another
+/// directory, to a bucket of S3 or to a registry. What is there already stays, and is an error if it is another file.
+/// Everything is compared with the manifest before. Prints a line for each file, and at the end the digest of the manifest,
+/// and that of the image in the registry.
+///
+/// Example: demandd image push /srv/images --name app --to 'oci://registry.example.org/app:1 auth-file=/root/auth.json'
+#[derive(Args)]
+pub(crate) struct Push {
+    /// Where the image is
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// The name of the image
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Where it goes: a directory, s3://BUCKET/PREFIX or oci://HOST/IMAGE:TAG, with settings behind it as for a source
+    // Parsed later: clap would quote what it refuses, and there may be a password in it.
+    #[arg(long, value_name = "DIR|URL")]
+    pub(crate) to: OsString,
+    #[command(flatten)]
+    pub(crate) web: Web,
 }
 
 /// Verify what a source has of an image

@@ -16,10 +16,11 @@ use demandd::source::place::Place;
 #[derive(Args)]
 #[command(next_help_heading = "Where the bytes come from")]
 pub(crate) struct Sources {
-    /// What has the blobs: a directory, or the address of one on a web server (http://... or https://...), with more about
-    /// it behind spaces, KEY=VALUE: password-file (of a line USER:PASSWORD), token-file, and proxy, proxy-password-file and
-    /// ca-file, for this source in place of the options. Given several times: all have the same; the first one that is up
-    /// is asked
+    /// What has the blobs: a directory, the address of one on a web server (http://... or https://...), s3://BUCKET/PREFIX,
+    /// or an image of a registry, oci://HOST/IMAGE with :TAG or @sha256:DIGEST behind it. Behind an address, after spaces,
+    /// more can stand as KEY=VALUE: proxy, proxy-password-file and ca-file, in place of the options; for web servers
+    /// password-file (of a line USER:PASSWORD) or token-file; for S3 endpoint, region, style (path or host) and key-file;
+    /// for registries auth-file and plain-http. Given several times: all have the same; the first one that is up is asked
     // Parsed later: clap would quote what it refuses, and there may be a password in it.
     #[arg(long, value_name = "DIR|URL")]
     source: Vec<OsString>,
@@ -76,7 +77,7 @@ impl Sources {
 }
 
 impl Web {
-    fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> Options {
         let proxy = self.proxy.clone();
         Options {
             silence: Duration::from_secs(self.source_silence.into()),

@@ -27,20 +27,37 @@ use self::access::{Access, Anybody};
 use self::client::{io_failure, text, Answer, Ask, Elsewhere, Session};
 pub use self::client::{Client, Options};
 use super::{Failure, How, Ranges, Source, Stream};
+use crate::digest::Digest;
 
 /// Where the files of a source are.
 pub trait Places: fmt::Debug + Send + Sync {
     /// The name of all of it, for messages.
     fn label(&self) -> &str;
 
-    /// The address of a file. It may take questions to find it.
-    fn find(&self, session: &Session, name: &OsStr, until: Instant) -> Result<String, Failure>;
+    /// Where a file is. It may take questions to find it.
+    fn find(&self, session: &Session, name: &OsStr, until: Instant) -> Result<Found, Failure>;
 
     /// What is asked for to see whether the server answers.
     fn front(&self) -> &str;
 
     /// Forgets what was found, so that it is looked for again.
     fn forget(&self) {}
+}
+
+/// Where a file is.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The address.
+    pub url: String,
+    /// The digest that all of it has to have, if that is known.
+    pub digest: Option<Digest>,
+}
+
+impl Found {
+    /// A file of which no more is known.
+    pub fn at(url: String) -> Self {
+        Self { url, digest: None }
+    }
 }
 
 /// A place that is reached with HTTP.
@@ -65,22 +82,13 @@ impl Places for Directory {
         &self.base
     }
 
-    fn find(&self, _session: &Session, name: &OsStr, _until: Instant) -> Result<String, Failure> {
-        Ok(format!("{}{}", self.base, escape(name)))
+    fn find(&self, _session: &Session, name: &OsStr, _until: Instant) -> Result<Found, Failure> {
+        Ok(Found::at(format!("{}{}", self.base, escape(name))))
     }
 
     fn front(&self) -> &str {
         &self.base
     }
-}
-
-/// Whether a source is meant to be a web server.
-pub fn is_url(place: &OsStr) -> bool {
-    let has = |scheme: &[u8]| {
-        let start = place.as_bytes().get(..scheme.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    };
-    has(b"http://") || has(b"https://")
 }
 
 /// The address of a directory, without anything that would be secret.
@@ -130,12 +138,18 @@ impl Source for Http {
 
     fn file(&self, name: &str, most: u64, until: Instant) -> Result<Vec<u8>, Failure> {
         let Inner { places, session } = &*self.0;
-        let url = places.find(session, OsStr::new(name), until)?;
+        let Found { url, digest } = places.find(session, OsStr::new(name), until)?;
         let answer = session.ask(&Ask::get(&url), until)?;
         answer
             .check(StatusCode::OK)
             .map_err(|failure| failure.context(&url))?;
-        answer.bytes(&url, most)
+        let bytes = answer.bytes(&url, most)?;
+        match digest.filter(|digest| *digest != Digest::of(&bytes)) {
+            None => Ok(bytes),
+            Some(digest) => Err(Failure::lasting(anyhow!(
+                "{url} is damaged: its digest is not {digest}"
+            ))),
+        }
     }
 
     fn blob(&self, name: &OsStr, size: u64) -> Result<Box<dyn Ranges>, Failure> {
@@ -184,7 +198,7 @@ struct HttpBlob {
 impl Ranges for HttpBlob {
     fn range(&self, range: Range<u64>, how: &How) -> Result<Box<dyn Stream + '_>, Failure> {
         let Inner { places, session } = &*self.source.0;
-        let url = places.find(session, &self.name, how.until)?;
+        let url = places.find(session, &self.name, how.until)?.url;
         if let Some(moved) = self.moved().filter(|_| !how.fresh) {
             // Why it fails does not matter: whoever has sent us there knows better.
             match self.ask(moved.reveal(), &range, how) {

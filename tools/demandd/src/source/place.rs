@@ -3,21 +3,33 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{anyhow, bail, ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 
 use super::directory::Directory;
 use super::http::access::{Access, Header};
+use super::http::client::Session;
 use super::http::secret::{bearer, Login, SecretFile};
 use super::http::{self, Client, Http, Options};
+use super::oci::auth::Logins;
+use super::oci::{self, Image, Reference};
+use super::s3::{Bucket, Key};
 use super::Source;
+use crate::store::{self, Store};
 
 /// What every address can have.
 const COMMON: [&str; 3] = ["proxy", "proxy-password-file", "ca-file"];
 
 /// What the address of a web server can have.
 const WEB: [&str; 2] = ["password-file", "token-file"];
+
+/// What a bucket of S3 can have.
+const S3: [&str; 4] = ["endpoint", "region", "style", "key-file"];
+
+/// What an image in a registry can have.
+const OCI: [&str; 2] = ["auth-file", "plain-http"];
 
 /// A source that somebody has named. Nobody has been asked for anything yet.
 #[derive(Clone, Debug)]
@@ -31,13 +43,25 @@ pub struct Place {
 enum Scheme {
     Directory,
     Web,
+    S3,
+    Oci,
 }
 
 impl Scheme {
     fn of(name: &OsStr) -> Self {
-        match http::is_url(name) {
-            true => Self::Web,
-            false => Self::Directory,
+        let kind = name.as_bytes().split(|byte| *byte == b':').next();
+        let is = |scheme: &str| {
+            kind.is_some_and(|kind| kind.eq_ignore_ascii_case(scheme.as_bytes()))
+                && name
+                    .as_bytes()
+                    .get(scheme.len()..)
+                    .is_some_and(|rest| rest.starts_with(b"://"))
+        };
+        match () {
+            () if is("http") || is("https") => Self::Web,
+            () if is("s3") => Self::S3,
+            () if is("oci") => Self::Oci,
+            () => Self::Directory,
         }
     }
 
@@ -46,6 +70,8 @@ impl Scheme {
         match self {
             Self::Directory => Ok(()),
             Self::Web => http::directory(name).map(drop),
+            Self::S3 => Bucket::new(name, None, None, None).map(drop),
+            Self::Oci => Reference::parse(name).map(drop),
         }
     }
 
@@ -54,6 +80,8 @@ impl Scheme {
         match self {
             Self::Directory => &[],
             Self::Web => &WEB,
+            Self::S3 => &S3,
+            Self::Oci => &OCI,
         }
     }
 }
@@ -125,14 +153,75 @@ impl Place {
         let open = || -> Result<Box<dyn Source>> {
             let client = Client::new(&self.options(options))?;
             Ok(match scheme {
-                Scheme::Directory => return Err(anyhow!("it is no address")),
+                Scheme::Directory => bail!("it is no address"),
                 Scheme::Web => match self.header()? {
                     Some(access) => Box::new(Http::with_access(name, client, access)?),
                     None => Box::new(Http::new(name, client)?),
                 },
+                Scheme::S3 => {
+                    let (bucket, session) = self.bucket(name, client)?;
+                    Box::new(Http::with_places(Box::new(bucket), session))
+                }
+                Scheme::Oci => {
+                    let (image, session) = self.image(name, client)?;
+                    Box::new(Http::with_places(Box::new(image), session))
+                }
             })
         };
         open().with_context(|| format!("the source {name}"))
+    }
+
+    /// What images can be pushed to.
+    pub fn store(&self, options: &Options) -> Result<Box<dyn Store>> {
+        let scheme = Scheme::of(&self.name);
+        if scheme == Scheme::Directory {
+            return Ok(Box::new(store::Directory::new(Path::new(&self.name))?));
+        }
+        let name = self.name.to_str().context("an address is text")?;
+        let open = || -> Result<Box<dyn Store>> {
+            let client = Client::new(&self.options(options))?;
+            Ok(match scheme {
+                Scheme::S3 => {
+                    let (bucket, session) = self.bucket(name, client)?;
+                    Box::new(store::S3 { bucket, session })
+                }
+                Scheme::Oci => {
+                    let (image, session) = self.image(name, client)?;
+                    Box::new(store::Registry::new(image, session)?)
+                }
+                Scheme::Directory | Scheme::Web => {
+                    bail!("images are pushed to directories, S3 and registries")
+                }
+            })
+        };
+        open().with_context(|| format!("the place {name}"))
+    }
+
+    fn bucket(&self, name: &str, client: Client) -> Result<(Bucket, Session)> {
+        let [endpoint, region, style] = ["endpoint", "region", "style"].map(|key| self.get(key));
+        let bucket = Bucket::new(name, endpoint, region, style)?;
+        let key = self.get("key-file");
+        let key = key
+            .map(|file| SecretFile::open(Path::new(file), Key::parse))
+            .transpose()?;
+        let session = Session::new(client, &bucket.uri()?, bucket.access(key));
+        Ok((bucket, session))
+    }
+
+    fn image(&self, name: &str, client: Client) -> Result<(Image, Session)> {
+        let plain = match self.get("plain-http") {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => bail!("plain-http is true or false"),
+        };
+        let image = Image::new(name, plain)?;
+        let file = self.get("auth-file").map(PathBuf::from);
+        let file = file.or_else(oci::auth::usual_file);
+        let file = file
+            .map(|file| SecretFile::open(&file, Logins::parse))
+            .transpose()?;
+        let session = Session::new(client, &image.uri()?, image.access(file));
+        Ok((image, session))
     }
 
     fn options(&self, options: &Options) -> Options {
@@ -192,6 +281,10 @@ mod tests {
             ("http://host/ password-file=a token-file=b", "one of them"),
             ("http://user:secret@host/", "password-file"),
             ("http://user:secret@host/ colour=1", "password-file"),
+            ("s3://", "s3://BUCKET/PREFIX"),
+            ("oci://host", "oci://HOST/IMAGE"),
+            ("oci://user:secret@host/image", "oci://HOST/IMAGE"),
+            ("s3://bucket password-file=a", "no key"),
             ("htps://user:secret@host/", "of the kind \"htps\""),
         ] {
             let error = format!("{:#}", Place::parse(text.as_ref()).unwrap_err());

@@ -5,6 +5,9 @@
 pub mod daemon;
 pub mod fake;
 pub mod process;
+pub mod pushed;
+pub mod registry;
+pub mod s3;
 pub mod web;
 
 use std::ffi::OsStr;

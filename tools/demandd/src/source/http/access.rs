@@ -51,6 +51,8 @@ impl Shown {
 pub struct Refusal<'a> {
     /// What it was shown.
     pub stamp: u64,
+    /// Whether it has refused something else just before.
+    pub last: bool,
     /// What it has answered.
     pub response: &'a mut Response<Body>,
     /// To ask somebody else.
@@ -131,7 +133,7 @@ impl Access for Header {
 
     fn refused(&self, refusal: Refusal<'_>) -> Result<Verdict, Failure> {
         let status = refusal.response.status();
-        if status == StatusCode::UNAUTHORIZED && self.0.newer(refusal.stamp) {
+        if status == StatusCode::UNAUTHORIZED && !refusal.last && self.0.newer(refusal.stamp) {
             return Ok(Verdict::Again);
         }
         let path = self.0.path().display();

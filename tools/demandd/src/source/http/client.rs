@@ -91,7 +91,7 @@ impl Client {
     }
 
     /// Sends a request to just this address. Whatever is answered is a success.
-    fn send(
+    pub fn send(
         &self,
         ask: &Ask<'_>,
         url: &Uri,
@@ -271,8 +271,10 @@ impl<'a> Payload<'a> {
 pub struct Ask<'a> {
     /// What to do.
     pub method: Method,
-    /// The address: printed in errors, so that nothing secret is in it.
+    /// The address, which may be secret.
     pub url: &'a str,
+    /// What is printed in its place.
+    pub label: &'a str,
     /// Headers. What shows who asks is not among them.
     pub headers: Vec<(HeaderName, &'a str)>,
     /// What is sent with it.
@@ -285,6 +287,7 @@ impl<'a> Ask<'a> {
         Self {
             method: Method::GET,
             url,
+            label: url,
             headers: Vec::new(),
             payload: Payload::None,
         }
@@ -384,7 +387,7 @@ impl Session {
     /// Asks, wherever that leads, and once more if a refusal is no reason to give up. Whatever is answered in the end is a
     /// success here.
     pub fn ask(&self, ask: &Ask<'_>, until: Instant) -> Result<Answer, Failure> {
-        let mut again = true;
+        let mut last = false;
         loop {
             let (mut answer, stamp) = self.follow(ask, until)?;
             let status = answer.response.status();
@@ -393,17 +396,18 @@ impl Session {
             };
             let refusal = Refusal {
                 stamp,
+                last,
                 response: &mut answer.response,
                 client: &self.client,
                 home: &self.home,
                 until,
             };
             match self.access.refused(refusal)? {
-                Verdict::Again if again => {
-                    again = false;
+                Verdict::Again if last => return Ok(answer),
+                Verdict::Again => {
+                    last = true;
                     drain(answer.response);
                 }
-                Verdict::Again => return Ok(answer),
                 Verdict::Stays(refused) => {
                     answer.refused = refused;
                     return Ok(answer);
@@ -428,8 +432,8 @@ impl Session {
                 .client
                 .send(ask, &url, &headers, until)
                 .map_err(|failure| match &moved {
-                    None => failure.context(ask.url),
-                    Some(to) => failure.context(&format!("{}, which sends to {to}", ask.url)),
+                    None => failure.context(ask.label),
+                    Some(to) => failure.context(&format!("{}, which sends to {to}", ask.label)),
                 })?;
             let Some(location) = location(ask, &response) else {
                 let answer = Answer {
@@ -441,12 +445,12 @@ impl Session {
             };
             let next = join(&url, location)
                 .map_err(Failure::lasting)
-                .map_err(|failure| failure.context(ask.url))?;
+                .map_err(|failure| failure.context(ask.label))?;
             drain(response);
             url = next.parse().map_err(Failure::lasting)?;
             moved = Some(Elsewhere(next));
         }
-        let error = anyhow!("{}: more than {REDIRECTS} redirects", ask.url);
+        let error = anyhow!("{}: more than {REDIRECTS} redirects", ask.label);
         Err(Failure::lasting(error))
     }
 }

@@ -6,7 +6,7 @@
 //! server refuses what was in it.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -106,9 +106,16 @@ struct Stamped<T> {
 }
 
 impl<T: Clone + PartialEq> SecretFile<T> {
-    /// Reads a file.
+    /// Reads a file. Complains about one that everybody can read.
     pub fn open(path: &Path, parse: fn(&str) -> Result<T>) -> Result<Self> {
         let value = read(path, parse)?;
+        let is_open = |meta: fs::Metadata| meta.permissions().mode() & 0o004 != 0;
+        if fs::metadata(path).is_ok_and(is_open) {
+            log!(
+                "everybody can read the secret in {}: chmod o-r",
+                path.display()
+            );
+        }
         Ok(Self {
             path: path.to_owned(),
             parse,
@@ -167,13 +174,6 @@ impl<T> fmt::Debug for SecretFile<T> {
 fn read<T>(path: &Path, parse: fn(&str) -> Result<T>) -> Result<T> {
     let read = || {
         let file = File::open(path)?;
-        let mode = file.metadata()?.permissions().mode();
-        if mode & 0o004 != 0 {
-            log!(
-                "everybody can read the secret in {}: chmod o-r",
-                path.display()
-            );
-        }
         let mut text = String::new();
         file.take(FILE_MAX).read_to_string(&mut text)?;
         parse(&text)
