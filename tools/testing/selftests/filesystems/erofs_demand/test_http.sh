@@ -3,64 +3,10 @@
 # An image that comes from a web server over a slow network: what is read is right, a server that has something else is
 # not believed, and one that is away for a while is waited for.
 . "${0%/*}/lib.sh"
+. "${0%/*}/web.sh"
 
-for program in ip tc nginx python3; do
-	command -v "$program" >/dev/null || skip_all "there is no $program"
-done
+need_network
 load_modules
-# shellcheck disable=SC2015 # both or nothing
-modprobe veth && modprobe sch_netem || skip_all "the kernel has no veth or no sch_netem"
-
-MiB=1048576
-FAR=10.77.0.2
-SERVERS=''
-
-# The servers live in a network of their own: 20 ms to get there, and 100 Mbit/s back.
-make_network() {
-	ip netns add far
-	ip link add near0 type veth peer name far0 netns far
-	ip address add 10.77.0.1/24 dev near0
-	ip link set near0 up
-	ip -n far address add $FAR/24 dev far0
-	ip -n far link set far0 up
-	ip netns exec far tc qdisc add dev far0 root netem delay 20ms rate 100mbit limit 10000
-}
-
-# start_server PORT DIRECTORY: returns when it answers.
-start_server() {
-	cat >"$TMP/nginx.$1" <<-END
-		daemon off; master_process off; pid $TMP/pid.$1;
-		events { }
-		http {
-			access_log $TMP/access.$1;
-			client_body_temp_path $TMP/body; proxy_temp_path $TMP/proxy; fastcgi_temp_path $TMP/fastcgi;
-			uwsgi_temp_path $TMP/uwsgi; scgi_temp_path $TMP/scgi;
-			server { listen $FAR:$1; root $2; }
-		}
-	END
-	ip netns exec far nginx -e "$TMP/error.$1" -c "$TMP/nginx.$1" &
-	SERVERS="$SERVERS $!"
-	wait_for 20 answers "$1"
-}
-answers() { python3 -c "import socket; socket.create_connection(('$FAR', $1), 5)" 2>/dev/null; }
-
-stop_servers() {
-	for server in $SERVERS; do
-		kill -9 "$server" 2>/dev/null || :
-		wait "$server" 2>/dev/null || :
-	done
-	SERVERS=''
-}
-
-at_exit() {
-	at_exit_status=$?
-	stop_servers
-	ip netns delete far 2>/dev/null
-	(exit "$at_exit_status")
-	cleanup
-}
-trap at_exit EXIT
-
 # begin URL...: an empty cache that is filled from these, and the image mounted.
 begin() {
 	rm -rf "$CACHE"
@@ -77,8 +23,6 @@ end() {
 	stop_daemon
 }
 
-milliseconds() { echo $(($(date +%s%N) / 1000000)); }
-
 # Reads a file from end to end, and tells how fast.
 timed() {
 	began=$(milliseconds)
@@ -93,9 +37,6 @@ right_as_far_as_it_goes() {
 	[ -s "$TMP/got" ] || { echo "nothing of it was read"; return 1; }
 	cmp -n "$(stat -c %s "$TMP/got")" "$TMP/got" "$TMP/tree/$1"
 }
-
-# daemon_said EXTENDED-REGEX
-daemon_said() { grep -E -q -- "$1" "$DAEMON_LOG"; }
 
 # A reader waits while no server is there, and gets the right bytes once one is.
 wait_for_server() {
