@@ -28,6 +28,7 @@ help:
 	@echo 'make test-debug  the same suites on a kernel with KASAN, lockdep, kmemleak and KUnit, which is built'
 	@echo '                 first (about 20 minutes, once); T as above'
 	@echo 'make stress      64 readers against a daemon that is killed all the time; S=SECONDS (600), K=debug'
+	@echo 'make kill-loop   kill -9 of the daemon amid verified fetches; N=KILLS (50), K=debug'
 	@echo 'make outage      a web server that is away for S=SECONDS (60), in three ways; K=debug'
 	@echo 'make fuzz-device a hostile daemon with readers underneath; S=SECONDS (900), K=debug'
 	@echo 'make fuzz        any bytes for the crates that read images, with libFuzzer; S=SECONDS (1800), T="map inode"'
@@ -128,6 +129,9 @@ long_test = scripts/vm --name $@ $(if $(K),--kernel $(K)) --timeout $$(($(1) + 1
 stress: $(if $(K),guest-modules-$(K),guest-modules) daemon selftests
 	@$(call long_test,$(or $(S),600),STRESS_SECONDS) stress
 
+kill-loop: $(if $(K),guest-modules-$(K),guest-modules) daemon selftests
+	@$(call long_test,$(or $(N),50),KILLS) kill_loop
+
 outage: $(if $(K),guest-modules-$(K),guest-modules) daemon selftests
 	@$(call long_test,$(or $(S),60),OUTAGE) outage
 
@@ -195,4 +199,4 @@ distclean:
 	rm -rf $(BUILD)
 
 .PHONY: help setup setup-debug modules modules-debug daemon selftests tree-image image-matrix guest-modules \
-	guest-modules-debug demo test test-host test-vm test-debug stress outage fuzz-device fuzz fuzz-images miri power-cut bench bench-backend bench-erofs check install uninstall clean distclean
+	guest-modules-debug demo test test-host test-vm test-debug stress kill-loop outage fuzz-device fuzz fuzz-images miri power-cut bench bench-backend bench-erofs check install uninstall clean distclean
