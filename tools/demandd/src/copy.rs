@@ -32,7 +32,7 @@ pub trait CacheFile {
     /// Whether a part of the block at `pos` is missing.
     fn is_missing(&self, pos: u64) -> io::Result<bool>;
 
-    /// Makes a range a hole.
+    /// Makes a range of whole blocks a hole; the last one may be a short one, where the file ends.
     fn punch(&self, pos: u64, len: u64) -> io::Result<()>;
 }
 
@@ -52,6 +52,8 @@ impl CacheFile for File {
 
     fn punch(&self, pos: u64, len: u64) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        // ext4 fills a part of a block with zeros, and keeps it as data, also if the file ends there.
+        let len = len.next_multiple_of(BLOCK);
         Ok(fallocate(self, flags, pos, len)?)
     }
 }

@@ -219,3 +219,14 @@ fn a_limit_on_the_size_of_files_is_told_before_anything_is_written() {
     );
     assert_eq!(site.missing("a.img"), 100_000);
 }
+
+#[test]
+fn the_last_block_becomes_a_hole_too_if_it_is_a_short_one() {
+    let file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    file.set_len(4096 + 500).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[7; 500], 4096).unwrap();
+    assert!(!CacheFile::is_missing(&file, 4096).unwrap());
+    CacheFile::punch(&file, 4096, 500).unwrap();
+    assert!(CacheFile::is_missing(&file, 4096).unwrap());
+    assert_eq!(file.metadata().unwrap().len(), 4096 + 500);
+}
