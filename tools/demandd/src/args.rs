@@ -19,7 +19,7 @@ use demandd::abi::{Io, Limit, BLOCK};
 use demandd::cache::Volume;
 use demandd::doctor;
 use demandd::machine::Machine;
-use demandd::manifest::Wanted;
+use demandd::manifest::Address;
 use demandd::{kernel, size};
 
 pub(crate) use image::Image;
@@ -89,9 +89,10 @@ pub(crate) struct Prepare {
     #[command(flatten)]
     pub(crate) sources: Sources,
     /// All blobs of an image that has a manifest, perhaps with the digest of that. From then on everything of them is
-    /// verified. Can be given several times
-    #[arg(long = "image", value_name = "NAME[@DIGEST]")]
-    pub(crate) images: Vec<Wanted>,
+    /// verified. Can be given several times. With the directory or the address that has it, it is fetched from there,
+    /// whatever the sources of the daemon are
+    #[arg(long = "image", value_name = "[PLACE/]NAME[@DIGEST]")]
+    pub(crate) images: Vec<Address>,
     /// Names of blobs; without --source with a size each: NAME=SIZE, in bytes or with K, M, G or T
     #[arg(required_unless_present = "images", value_name = "NAME[=SIZE]")]
     pub(crate) blobs: Vec<OsString>,
@@ -290,10 +291,17 @@ pub(crate) struct ConfigCheck {
 
 /// Mount an image, and see to everything that takes
 ///
-/// Makes the cache files of the image and of its other blobs, if a source that is a directory has them; checks that a
-/// daemon serves the cache; loads the kernel module erofs; mounts. What cannot be had is named, with what to do.
+/// Makes the cache files of the image and of its other blobs; starts a daemon, unless one serves the cache; loads the
+/// kernel modules; mounts. What cannot be had is named, with what to do.
 ///
-/// Example: demandd mount --root /var/cache/demand --source /srv/images app.img /mnt
+/// An image that has a manifest is given by its name, best with the digest of the manifest, and perhaps with the
+/// directory or the address that has it, which need not be a source of the daemon then. Any other image is given by the
+/// name of its primary blob; a source that is a directory must have it, or it must have been prepared.
+///
+/// A daemon that is started from here is the service demandd, if the configuration is about the same cache, or else a
+/// process in the background, which writes to demandd.log in the cache.
+///
+/// Example: demandd mount --root /var/cache/demand /srv/images/app@sha256:3b0c...91 /mnt
 #[derive(Args)]
 pub(crate) struct Mount {
     #[command(flatten)]
@@ -304,7 +312,8 @@ pub(crate) struct Mount {
     /// More options of mount(8), separated by commas
     #[arg(short = 'o', long, value_name = "OPTIONS")]
     pub(crate) options: Option<String>,
-    /// The name of the primary blob
+    /// The image
+    #[arg(value_name = "[PLACE/]NAME[@DIGEST]")]
     pub(crate) image: String,
     /// The mount point
     pub(crate) dir: PathBuf,

@@ -47,7 +47,7 @@ impl Blob {
                 check_size(name, "manifest", entry.size, size)?;
                 Data::Verified {
                     mirrors: Arc::clone(mirrors),
-                    remote: Remote::open(mirrors, entry.name, chunks)?,
+                    remote: Remote::open(mirrors, entry.name, chunks, &volume.places(name)?)?,
                     flights: Flights::default(),
                 }
             }

@@ -34,6 +34,7 @@ pub struct Volume {
     key: Vec<u8>,
     dir: PathBuf,
     lists: PathBuf,
+    places: PathBuf,
 }
 
 /// A cache file that was found in a volume.
@@ -56,6 +57,7 @@ impl Volume {
             key: volume.as_bytes().to_vec(),
             dir: root.join("cache").join(name),
             lists: root.join("chunks").join(name),
+            places: root.join("places").join(name),
         })
     }
 
@@ -67,6 +69,11 @@ impl Volume {
     /// The directory of the lists of chunks, see [`crate::lists`].
     pub fn lists(&self) -> &Path {
         &self.lists
+    }
+
+    /// The directory of the places that have blobs, see [`crate::places`].
+    pub fn places_dir(&self) -> &Path {
+        &self.places
     }
 
     /// Where the file of a blob lies.

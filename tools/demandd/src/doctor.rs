@@ -161,7 +161,7 @@ pub fn look(machine: &Machine, wanted: &Wanted) -> Findings {
     }
     match &wanted.sources {
         Some(Ok(sources)) => {
-            for source in sources.sources() {
+            for source in &sources.sources() {
                 match source.probe(Instant::now() + PATIENCE) {
                     Ok(()) => found.good("source", source.label()),
                     Err(failure) => found.bad(

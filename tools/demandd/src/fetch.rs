@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Fetching chunks: from one of several sources into the cache file, each verified before any of it is written.
 
-use std::ffi::OsStr;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::ops::Range;
 use std::time::Instant;
@@ -43,8 +44,10 @@ pub struct Remote {
     pub name: String,
     /// The digests of its chunks.
     pub chunks: Chunks,
-    /// The blob in each of the sources, as far as they have it.
-    pub origins: Vec<Option<Box<dyn Ranges>>>,
+    /// The blob in the sources that have it, by the number of the source.
+    pub origins: BTreeMap<usize, Box<dyn Ranges>>,
+    /// The sources that are known to have it: they are asked first.
+    known: Vec<usize>,
 }
 
 /// Why a source could not give all of what it was asked for.
@@ -75,26 +78,41 @@ struct Attempts {
 }
 
 impl Remote {
-    /// Opens a blob in the sources. One of them has to have it.
-    pub fn open(mirrors: &Mirrors, name: String, chunks: Chunks) -> Result<Self> {
-        let mut origins = Vec::new();
+    /// Opens a blob in the sources, and in those at some places besides. One of them has to have it.
+    pub fn open(
+        mirrors: &Mirrors,
+        name: String,
+        chunks: Chunks,
+        places: &[OsString],
+    ) -> Result<Self> {
+        let mut origins = BTreeMap::new();
         let mut last = None;
-        for source in mirrors.sources() {
-            match source.blob(OsStr::new(&name), chunks.blob_size()) {
-                Ok(origin) => origins.push(Some(origin)),
-                Err(failure) => {
-                    origins.push(None);
-                    last = Some(failure.error);
-                }
+        let mut known = Vec::new();
+        for place in places {
+            match mirrors.at_place(place) {
+                Ok(at) => known.push(at),
+                Err(error) => last = Some(error),
             }
         }
-        if origins.iter().all(Option::is_none) {
+        for at in (0..mirrors.sources().len()).chain(known.clone()) {
+            match mirrors
+                .source(at)?
+                .blob(OsStr::new(&name), chunks.blob_size())
+            {
+                Ok(origin) => {
+                    origins.insert(at, origin);
+                }
+                Err(failure) => last = Some(failure.error),
+            }
+        }
+        if origins.is_empty() {
             return Err(last.unwrap_or_else(|| anyhow!("there is no source")));
         }
         Ok(Self {
             name,
             chunks,
             origins,
+            known,
         })
     }
 
@@ -131,12 +149,13 @@ impl Remote {
                     if failure.kind == Kind::Lasting {
                         attempts.refused.push(at);
                     }
-                    let label = mirrors.source(at)?.label();
-                    attempts.last = Some(failure.error.context(label.to_owned()));
+                    let label = mirrors.source(at)?.label().to_owned();
+                    attempts.last = Some(failure.error.context(label));
                 }
                 Err(Trouble::Wrong) => {
                     let chunk = flight.chunks().start;
-                    let label = mirrors.source(at)?.label();
+                    let source = mirrors.source(at)?;
+                    let label = source.label();
                     let range = self.chunks.bytes(chunk..chunk.saturating_add(1));
                     log!(
                         "chunk {chunk} of {}, {}+{}, is wrong: its digest is not that of the manifest; {label} had it",
@@ -165,15 +184,17 @@ impl Remote {
         deadline: Instant,
     ) -> Result<usize> {
         let now = Instant::now();
-        let usable = |at: usize| {
-            self.origins.get(at).is_some_and(Option::is_some) && !attempts.refused.contains(&at)
-        };
+        let usable = |at: usize| self.origins.contains_key(&at) && !attempts.refused.contains(&at);
         // After a wrong chunk another source, if there is one that is up.
         if let Some((_, wrong)) = attempts.wrong {
             let other = mirrors.choose(&|at| at != wrong && usable(at));
             if let Some((at, None)) = other {
                 return Ok(at);
             }
+        }
+        let known = mirrors.choose(&|at| self.known.contains(&at) && usable(at));
+        if let Some((at, None)) = known.filter(|_| attempts.wrong.is_none() && deadline > now) {
+            return Ok(at);
         }
         let last = || match &attempts.last {
             Some(error) => anyhow!("{error:#}"),
@@ -202,7 +223,7 @@ impl Remote {
         cache: &impl CacheFile,
         buffer: &mut Buffer,
     ) -> Result<(), Trouble> {
-        let origin = self.origins.get(at).and_then(Option::as_ref);
+        let origin = self.origins.get(&at);
         let origin = origin.ok_or_else(|| Failure::lasting(anyhow!("it has no such blob")))?;
         let mut stream = origin.range(self.chunks.bytes(flight.chunks()), how)?;
         while !flight.chunks().is_empty() {

@@ -5,6 +5,7 @@
 //! is proportional to the size of its file.
 
 pub mod build;
+pub mod prepare;
 pub mod verify;
 
 use std::collections::{BTreeMap, HashSet};

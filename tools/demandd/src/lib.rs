@@ -33,6 +33,7 @@ pub mod manifest;
 pub mod metrics;
 pub mod mount;
 pub mod notify;
+pub mod places;
 pub mod prefetch;
 pub mod report;
 pub mod serve;

@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context, Result};
 
@@ -80,20 +80,20 @@ impl Volume {
 
     fn keep_list(&self, entry: &Entry, chunks: &Chunks) -> Result<()> {
         let path = self.list_path(OsStr::new(&entry.name))?;
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(self.lists())?;
-        // Half a list must never be seen, also after a power cut.
-        let new = self.lists().join(format!("new.{}", std::process::id()));
-        let mut file = File::create(&new)?;
         let head = Manifest::new(vec![entry.clone()])?.to_string();
-        file.write_all(head.as_bytes())?;
-        file.write_all(chunks.list())?;
-        file.sync_all()?;
-        fs::rename(new, path)?;
-        Ok(File::open(self.lists())?.sync_all()?)
+        keep(self.lists(), &path, &[head.as_bytes(), chunks.list()])
     }
+}
+
+/// Puts a file into a directory of the cache. Half of it is never seen, also after a power cut.
+pub(crate) fn keep(dir: &Path, path: &Path, parts: &[&[u8]]) -> Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let new = dir.join(format!("new.{}", std::process::id()));
+    let mut file = File::create(&new)?;
+    parts.iter().try_for_each(|part| file.write_all(part))?;
+    file.sync_all()?;
+    fs::rename(new, path)?;
+    Ok(File::open(dir)?.sync_all()?)
 }
 
 fn parse(mut bytes: Vec<u8>) -> Result<(Entry, Chunks)> {

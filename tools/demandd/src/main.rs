@@ -20,8 +20,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
-use args::{Config, Image, Mount, Prefetch, Prepare, Serve, Status, Switch, Verb};
+use args::{Config, Image, Mount, Prefetch, Prepare, Serve, Site, Status, Switch, Verb, CONFIG};
 use config::Parsed;
+use demandd::abi::header::CACHEFILES_DEMAND_DEVICE;
 use demandd::abi::Io;
 use demandd::api::Api;
 use demandd::blobs::Blobs;
@@ -30,11 +31,12 @@ use demandd::counts::Counts;
 use demandd::device::{bind, take_back, unbind, Device, Node, Settings};
 use demandd::gate::Gate;
 use demandd::image::build::{build, describe, Recipe};
-use demandd::image::verify;
+use demandd::image::{prepare::prepare as prepare_image, verify};
 use demandd::kernel::Kernel;
 use demandd::log;
 use demandd::machine::Machine;
-use demandd::mount::{self, Wish};
+use demandd::manifest::split_place;
+use demandd::mount::{self, Wish, READY};
 use demandd::notify::{self, Manager};
 use demandd::prefetch::{self, Queue};
 use demandd::source::place::Place;
@@ -192,13 +194,19 @@ fn push(dir: &Path, name: &str, store: &dyn Store) -> Result<()> {
 fn prepare(args: &Prepare) -> Result<()> {
     let volume = args.place.volume()?;
     let sources = args.sources.mirrors()?;
-    for wanted in &args.images {
-        let sources = sources.as_deref().context("--image needs a --source")?;
-        for entry in verify::manifest(sources, wanted)?.entries() {
-            let chunks = verify::chunks(sources, entry)?;
-            let prepared = volume.prepare_verified(entry, &chunks)?;
-            tell_prepared(&volume, OsStr::new(&entry.name), entry.size, prepared)?;
-        }
+    for address in &args.images {
+        let place = address.place.as_deref().map(full_place).transpose()?;
+        let there = place.as_deref().map(|place| args.sources.only(place));
+        let there = there.map(|there| there.required()).transpose()?;
+        let sources = there.as_ref().or(sources.as_ref());
+        let sources = sources.context("--image needs a --source")?;
+        prepare_image(
+            &volume,
+            sources,
+            &address.image,
+            place.as_deref(),
+            |entry, prepared| tell_prepared(&volume, OsStr::new(&entry.name), entry.size, prepared),
+        )?;
     }
     for blob in &args.blobs {
         let (name, size) = match &sources {
@@ -223,15 +231,78 @@ fn tell_prepared(volume: &Volume, name: &OsStr, size: u64, prepared: Prepared) -
 fn mount_image(args: &Mount) -> Result<()> {
     let site = &args.site;
     let root = site.root.as_deref().context("give the cache: --root")?;
+    let root = std::path::absolute(root)?;
+    let (place, image) = split_place(&args.image);
+    let place = place.map(full_place).transpose()?;
+    let sources = match &place {
+        Some(place) => &site.sources.only(place),
+        None => &site.sources,
+    };
     let wish = Wish {
-        image: args.image.clone(),
+        image: image.to_owned(),
         devices: args.blobs.clone(),
         tag: site.tag.clone(),
         options: args.options.clone(),
         dir: args.dir.clone(),
-        sources: site.sources.directories(),
+        mirrors: sources.mirrors()?,
+        directories: sources.directories(),
+        daemon: (!sources.is_empty()).then(|| daemon(site, &root, place.as_deref())),
+        place,
     };
-    mount::mount(&site.machine(), &Volume::new(root, &site.volume)?, &wish)
+    mount::mount(&site.machine(), &Volume::new(&root, &site.volume)?, &wish)
+}
+
+/// How a daemon for a cache is started.
+fn daemon(site: &Site, root: &Path, place: Option<&OsStr>) -> mount::Daemon {
+    let device = site
+        .machine()
+        .path(CACHEFILES_DEMAND_DEVICE.to_str().unwrap_or_default());
+    let mut options: Vec<OsString> = vec!["serve".into()];
+    let mut add = |option: &str, value: &OsStr| options.extend([option.into(), value.to_owned()]);
+    add("--root", root.as_os_str());
+    add("--volume", site.volume.as_ref());
+    add("--tag", site.tag.as_ref());
+    add("--device", device.as_os_str());
+    if let Some(config) = &site.config {
+        let path = std::path::absolute(config);
+        add("--config", path.as_deref().unwrap_or(config).as_os_str());
+    }
+    // What is at the place is found without this; but a daemon has a source.
+    match place.filter(|_| site.sources.is_empty()) {
+        Some(place) => options.extend(site.sources.only(place).to_options()),
+        None => options.extend(site.sources.to_options()),
+    }
+    mount::Daemon {
+        service: is_service(site, root),
+        options,
+        log: root.join("demandd.log"),
+    }
+}
+
+/// Whether the service of this system would serve a cache.
+fn is_service(site: &Site, root: &Path) -> bool {
+    let usual = site.config.as_deref().unwrap_or(Path::new(CONFIG)) == Path::new(CONFIG);
+    let systemd = site.machine().path("/run/systemd/system").is_dir();
+    if !usual || !systemd {
+        return false;
+    }
+    let line = ["demandd", "serve"].map(OsString::from);
+    match config::parse(&line).map(|parsed| parsed.verb) {
+        Ok(Verb::Serve(serve)) => {
+            serve.place.root == root && serve.place.volume == site.volume && serve.tag == site.tag
+        }
+        _ => false,
+    }
+}
+
+/// A place as it is understood from anywhere.
+fn full_place(place: &str) -> Result<OsString> {
+    if !Place::parse(OsStr::new(place))?.is_directory() {
+        return Ok(place.into());
+    }
+    let path = Path::new(place).canonicalize();
+    let path = path.with_context(|| format!("no source {place}"))?;
+    Ok(path.into_os_string())
 }
 
 /// Reads `NAME=SIZE`. A name may have equals signs of its own.
@@ -292,7 +363,7 @@ fn serve(args: &Serve, line: &[OsString], parsed: &Parsed) -> Result<()> {
     let socket = args.api.as_deref().map(http::listen).transpose()?;
     let manager = Manager::from_env();
     let device = device(args, &volume, &settings, manager.as_ref())?;
-    say("demandd: ready");
+    say(READY);
     let blobs = Blobs::new(volume, sources, args.limit_open.into(), IDLE);
     let counts = Arc::<Counts>::default();
     let options = serve::Options {
@@ -354,7 +425,7 @@ fn device(
 fn say(line: &str) {
     let mut stdout = std::io::stdout();
     if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
-        log!("cannot write to standard output: {error}");
+        log!("{line} (standard output: {error})");
     }
 }
 

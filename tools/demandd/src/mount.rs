@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Mounting an image in one step: everything that mount(2) needs is seen to, or what is missing is named.
 
-use std::ffi::{CString, OsStr};
-use std::fs;
-use std::io;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use rustix::io::Errno;
@@ -14,14 +17,19 @@ use rustix::mount::{unmount, MountFlags, UnmountFlags};
 
 use crate::cache::Volume;
 use crate::image::device_names;
+use crate::image::prepare::prepare as prepare_image;
 use crate::kernel::{Kernel, DIR};
 use crate::machine::{Machine, Origin};
+use crate::manifest::{manifest_file, Wanted};
+use crate::source::mirror::Mirrors;
 
 /// What is to be mounted, and where.
 #[derive(Debug)]
 pub struct Wish {
-    /// The name of the primary blob.
+    /// The name of the primary blob; or that of an image with a manifest, perhaps with its digest.
     pub image: String,
+    /// The place that has the image, if it was named.
+    pub place: Option<OsString>,
     /// The names of the other blobs, in order; none if the image has them.
     pub devices: Vec<String>,
     /// The cache's name.
@@ -30,11 +38,33 @@ pub struct Wish {
     pub options: Option<String>,
     /// The mount point.
     pub dir: PathBuf,
-    /// Directories that may have the blobs.
-    pub sources: Vec<PathBuf>,
+    /// What may have the image: the place, or else all sources.
+    pub mirrors: Option<Arc<Mirrors>>,
+    /// Those of them that are directories.
+    pub directories: Vec<PathBuf>,
+    /// How to start a daemon, if that can be done.
+    pub daemon: Option<Daemon>,
 }
 
-/// Mounts an image. Blobs that have no cache file yet get one if a directory has them.
+/// How to start a daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    /// The service of the system is this one.
+    pub service: bool,
+    /// What `demandd` is given otherwise.
+    pub options: Vec<OsString>,
+    /// Where it writes to then.
+    pub log: PathBuf,
+}
+
+/// The service that `make install` brings.
+const SERVICE: &str = "demandd.service";
+
+/// What a daemon prints once it serves.
+pub const READY: &str = "demandd: ready";
+
+/// Mounts an image. Blobs that have no cache file yet get one if a source has them, and a daemon is started if none
+/// serves the cache.
 pub fn mount(machine: &Machine, volume: &Volume, wish: &Wish) -> Result<()> {
     let dir = &wish.dir;
     ensure!(
@@ -42,10 +72,16 @@ pub fn mount(machine: &Machine, volume: &Volume, wish: &Wish) -> Result<()> {
         "the mount point {} is not a directory",
         dir.display()
     );
-    let data = data(wish)?;
-    prepare(volume, wish)?;
-    served(machine, &wish.tag)?;
-    load(machine)?;
+    // What mount(2) cannot take is told before anything is made.
+    data(wish, &wish.image)?;
+    let primary = prepare(volume, wish)?;
+    let data = data(wish, &primary)?;
+    serve(machine, wish)?;
+    load(machine, "erofs")?;
+    ensure!(
+        machine.loaded("erofs") != Origin::Kernel,
+        "the kernel's own erofs is loaded, which knows no caches: see `demandd doctor`"
+    );
     rustix::mount::mount("none", dir, "erofs", MountFlags::RDONLY, data.as_c_str()).map_err(
         |errno| {
             let error = anyhow!(io::Error::from(errno)).context(advice(errno));
@@ -55,13 +91,13 @@ pub fn mount(machine: &Machine, volume: &Volume, wish: &Wish) -> Result<()> {
 }
 
 /// The options as mount(2) takes them.
-fn data(wish: &Wish) -> Result<CString> {
-    let mut data = format!("uuid={},tag={}", wish.image, wish.tag);
+fn data(wish: &Wish, primary: &str) -> Result<CString> {
+    let mut data = format!("uuid={primary},tag={}", wish.tag);
     for device in &wish.devices {
         data += &format!(",device={device}");
     }
-    let names = [&wish.image, &wish.tag].into_iter().chain(&wish.devices);
-    for name in names {
+    let devices = wish.devices.iter().map(String::as_str);
+    for name in [primary, &wish.tag].into_iter().chain(devices) {
         ensure!(
             !name.contains(','),
             "{name:?}: mount takes no name with a comma"
@@ -73,10 +109,44 @@ fn data(wish: &Wish) -> Result<CString> {
     CString::new(data).context("the options")
 }
 
-fn prepare(volume: &Volume, wish: &Wish) -> Result<()> {
+/// Makes the cache files; returns the name of the primary blob.
+fn prepare(volume: &Volume, wish: &Wish) -> Result<String> {
+    let name = OsStr::new(&wish.image);
+    let wanted = wish.image.parse::<Wanted>();
+    let has_manifest = match &wanted {
+        Ok(wanted) if wanted.digest.is_some() => true,
+        // Whoever names a place means the image that is there, whatever is prepared.
+        _ if wish.place.is_none() && volume.path(name)?.exists() => false,
+        Ok(wanted) => {
+            let file = manifest_file(&wanted.name);
+            in_directory(OsStr::new(&file), &wish.directories).is_some()
+                || in_directory(name, &wish.directories).is_none()
+        }
+        // A digest that is none.
+        Err(_) if wish.image.contains("@sha256:") => true,
+        Err(_) => false,
+    };
+    if !has_manifest {
+        prepare_plain(volume, wish)?;
+        return Ok(wish.image.clone());
+    }
+    let mirrors = wish.mirrors.as_deref();
+    let mirrors = mirrors.with_context(|| {
+        format!("{name:?} is not prepared: run `demandd prepare`, or give a --source")
+    })?;
+    let place = wish.place.as_deref();
+    let manifest = prepare_image(volume, mirrors, &wanted?, place, |_, _| Ok(()))
+        .with_context(|| format!("{name:?} is not prepared, and cannot be"))?;
+    let primary = manifest.entries().first().context("it has no blobs")?;
+    Ok(primary.name.clone())
+}
+
+/// Prepares an image without a manifest, which only a directory may have.
+fn prepare_plain(volume: &Volume, wish: &Wish) -> Result<()> {
     let image = OsStr::new(&wish.image);
-    prepare_one(volume, image, &wish.sources)?;
-    let devices = match in_directory(image, &wish.sources) {
+    let directories = &wish.directories;
+    prepare_one(volume, image, directories)?;
+    let devices = match in_directory(image, directories) {
         Some((path, _)) if wish.devices.is_empty() => device_names(&path)?,
         _ => wish
             .devices
@@ -87,7 +157,7 @@ fn prepare(volume: &Volume, wish: &Wish) -> Result<()> {
     let named = devices.iter().filter(|name| !name.is_empty());
     named
         .map(|name| OsStr::from_bytes(name))
-        .try_for_each(|name| prepare_one(volume, name, &wish.sources))
+        .try_for_each(|name| prepare_one(volume, name, directories))
 }
 
 fn prepare_one(volume: &Volume, blob: &OsStr, sources: &[PathBuf]) -> Result<()> {
@@ -110,46 +180,127 @@ fn in_directory(blob: &OsStr, sources: &[PathBuf]) -> Option<(PathBuf, u64)> {
     })
 }
 
-/// Checks that a daemon serves the cache: without one, mount(2) would wait, or fail with less of a reason.
-fn served(machine: &Machine, tag: &str) -> Result<()> {
-    let tables = Kernel::read(&machine.path(DIR)).json();
-    let Some(caches) = tables["caches"].as_array() else {
-        ensure!(
-            machine.loaded("cachefiles_demand") != Origin::Absent,
-            "the kernel module cachefiles_demand is not loaded: start the daemon (`systemctl start demandd`, or `modprobe cachefiles_demand` and `demandd serve`)"
-        );
-        // The kernel does not let us look; mount(2) will tell.
+/// Takes care that a daemon serves the cache: without one, mount(2) would wait, or fail with less of a reason.
+fn serve(machine: &Machine, wish: &Wish) -> Result<()> {
+    let Some(missing) = missing_daemon(machine, &wish.tag) else {
         return Ok(());
     };
+    let daemon = match &wish.daemon {
+        Some(daemon) if missing.can_start => daemon,
+        _ => bail!("{}", missing.reason),
+    };
+    load(machine, "cachefiles_demand")
+        .and_then(|()| daemon.start())
+        .with_context(|| format!("{}. It cannot be started from here", missing.reason))
+}
+
+/// Why no daemon serves a cache.
+struct Missing {
+    reason: String,
+    /// Nobody else has the device.
+    can_start: bool,
+}
+
+/// Whether there is no daemon that serves a cache.
+fn missing_daemon(machine: &Machine, tag: &str) -> Option<Missing> {
+    const START: &str = "start it (`systemctl start demandd`, or `demandd serve`)";
+    let missing = |reason: String, can_start| Some(Missing { reason, can_start });
+    let tables = Kernel::read(&machine.path(DIR)).json();
+    let Some(caches) = tables["caches"].as_array() else {
+        return match machine.loaded("cachefiles_demand") {
+            Origin::Absent => missing(
+                format!("no daemon serves a cache, the kernel module cachefiles_demand is not loaded: {START}"),
+                true,
+            ),
+            // The kernel does not let us look; mount(2) will tell.
+            _ => None,
+        };
+    };
+    let free = caches.iter().all(|row| row["daemon"] != "connected");
     let mine = caches.iter().find(|row| row["tag"] == tag);
     match mine.and_then(|row| row["daemon"].as_str()) {
-        Some("connected") => Ok(()),
-        Some(state) => bail!("the daemon of the cache {tag:?} is {state}: start it again (`systemctl start demandd`, or `demandd serve`)"),
+        Some("connected") => None,
+        Some(state) => missing(
+            format!("the daemon of the cache {tag:?} is {state}: {START}"),
+            free,
+        ),
+        None if caches.is_empty() => missing(format!("no daemon serves a cache: {START}"), free),
         None => {
             let others = caches.iter().filter_map(|row| row["tag"].as_str());
-            let others: Vec<&str> = others.collect();
-            match others.is_empty() {
-                true => bail!("no daemon serves a cache: start it (`systemctl start demandd`, or `demandd serve`)"),
-                false => bail!("no daemon serves a cache {tag:?}; there is: {}", others.join(", ")),
-            }
+            let others = others.collect::<Vec<_>>().join(", ");
+            missing(
+                format!("no daemon serves a cache {tag:?}; there is: {others}"),
+                free,
+            )
         }
     }
 }
 
-/// Takes care that our file system is there.
-fn load(machine: &Machine) -> Result<()> {
-    if machine.loaded("erofs") == Origin::Absent {
-        let status = Command::new("modprobe").arg("erofs").status();
+impl Daemon {
+    /// Returns once it serves.
+    fn start(&self) -> Result<()> {
+        if self.service {
+            let status = Command::new("systemctl").args(["start", SERVICE]).status();
+            let status = status.context("cannot run systemctl")?;
+            ensure!(
+                status.success(),
+                "`systemctl start {SERVICE}` has failed: see `systemctl status {SERVICE}`"
+            );
+            return Ok(());
+        }
+        let shown = self.log.display();
+        let mut log = OpenOptions::new()
+            .append(true)
+            .read(true)
+            .create(true)
+            .mode(0o600)
+            .open(&self.log)
+            .with_context(|| format!("cannot open {shown}"))?;
+        let before = log.seek(SeekFrom::End(0))?;
+        let demandd = std::env::current_exe().context("cannot find demandd")?;
+        let mut child = Command::new(demandd)
+            .args(&self.options)
+            // It stays when whoever started it goes, and does not hold any directory.
+            .process_group(0)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log.try_clone()?)
+            .spawn()
+            .context("cannot run demandd")?;
+        let stdout = child.stdout.take().context("it has no output")?;
+        let mut lines = BufReader::new(stdout).lines();
+        if lines.any(|line| line.is_ok_and(|line| line == READY)) {
+            return Ok(());
+        }
+        child.wait()?;
+        bail!("{} (in {shown})", last_line(&mut log, before)?)
+    }
+}
+
+/// The last line of what came into a log.
+fn last_line(log: &mut File, since: u64) -> Result<String> {
+    let mut text = Vec::new();
+    log.seek(SeekFrom::Start(since))?;
+    log.take(1 << 20).read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    let line = text
+        .lines()
+        .next_back()
+        .unwrap_or("it ended without a word");
+    Ok(line.strip_prefix("demandd: ").unwrap_or(line).to_owned())
+}
+
+/// Takes care that a module of ours is there.
+fn load(machine: &Machine, module: &str) -> Result<()> {
+    if machine.loaded(module) == Origin::Absent {
+        let status = Command::new("modprobe").arg(module).status();
         let status = status.context("cannot run modprobe")?;
         ensure!(
             status.success(),
-            "`modprobe erofs` has failed: see `demandd doctor`"
+            "`modprobe {module}` has failed: see `demandd doctor`"
         );
     }
-    ensure!(
-        machine.loaded("erofs") != Origin::Kernel,
-        "the kernel's own erofs is loaded, which knows no caches: see `demandd doctor`"
-    );
     Ok(())
 }
 

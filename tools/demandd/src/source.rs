@@ -15,6 +15,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result};
@@ -47,6 +48,36 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// Reads credentials again. Whether there are other ones.
     fn reload(&self) -> Result<bool> {
         Ok(false)
+    }
+}
+
+/// Opens what is at a place: a directory, or the address of one.
+pub struct Opener(Box<Open>);
+
+type Open = dyn Fn(&OsStr) -> Result<Box<dyn Source>> + Send + Sync;
+
+impl Opener {
+    /// Opens with this.
+    pub fn new(open: impl Fn(&OsStr) -> Result<Box<dyn Source>> + Send + Sync + 'static) -> Self {
+        Self(Box::new(open))
+    }
+
+    /// Opens what is at a place. Nobody is asked yet.
+    pub fn open(&self, place: &OsStr) -> Result<Box<dyn Source>> {
+        (self.0)(place)
+    }
+}
+
+/// Opens directories only.
+impl Default for Opener {
+    fn default() -> Self {
+        Self::new(|place| Ok(Box::new(directory::Directory::new(Path::new(place))?)))
+    }
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Opener")
     }
 }
 

@@ -139,7 +139,12 @@ fn what_makes_no_sense_is_refused() {
             &["prepare", "--root=/absent", "--image=app"][..],
             "--source",
         ),
-        (&["prepare", "--root=/absent", "--image=a/b"], "is no name"),
+        (&["prepare", "--root=/absent", "--image=a b"], "is no name"),
+        (&["prepare", "--root=/absent", "--image=a/"], "is no name"),
+        (
+            &["prepare", "--root=/absent", "--image=/absent/b"],
+            "no source /absent",
+        ),
         (&["prepare", "--root=/absent"], "required"),
         (&["serve", "--root=/absent"], "--source"),
         (

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The options that say where the bytes come from.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +11,10 @@ use clap::Args;
 use demandd::source::http::Options;
 use demandd::source::mirror::Mirrors;
 use demandd::source::place::Place;
+use demandd::source::Opener;
 
 /// Where the bytes come from.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Where the bytes come from")]
 pub(crate) struct Sources {
     /// What has the blobs: a directory, the address of one on a web server (http://... or https://...), s3://BUCKET/PREFIX,
@@ -32,7 +33,7 @@ pub(crate) struct Sources {
 }
 
 /// How web servers are talked to.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Where the bytes come from")]
 pub(crate) struct Web {
     /// How long a web server may say nothing
@@ -53,11 +54,68 @@ pub(crate) struct Web {
 impl Sources {
     /// The sources, if some are given.
     pub(crate) fn mirrors(&self) -> Result<Option<Arc<Mirrors>>> {
-        let options = self.web.options();
-        let open = |text: &OsString| Place::parse(text)?.open(&options);
-        let sources: Vec<_> = self.source.iter().map(open).collect::<Result<_>>()?;
+        let opener = self.opener();
+        let sources = self.source.iter().map(|text| opener.open(text));
+        let sources = sources.collect::<Result<Vec<_>>>()?;
         let patience = Duration::from_secs(self.source_timeout.into());
-        Ok((!sources.is_empty()).then(|| Arc::new(Mirrors::new(sources, patience))))
+        let some = !sources.is_empty();
+        Ok(some.then(|| Arc::new(Mirrors::with_opener(sources, patience, opener))))
+    }
+
+    /// Opens sources in the way that these options say.
+    fn opener(&self) -> Opener {
+        let options = self.web.options();
+        Opener::new(move |text| Place::parse(text)?.open(&options))
+    }
+
+    /// The same options with a place instead of the sources.
+    pub(crate) fn only(&self, place: &OsStr) -> Self {
+        Self {
+            source: vec![place.to_owned()],
+            ..self.clone()
+        }
+    }
+
+    /// The options as they would stand on a command line.
+    pub(crate) fn to_options(&self) -> Vec<OsString> {
+        let Self {
+            source,
+            source_timeout,
+            web,
+        } = self;
+        let mut options = Vec::new();
+        let mut add = |option: &str, value: &OsStr| {
+            options.extend([OsString::from(option), value.to_owned()]);
+        };
+        // A daemon has a working directory of its own.
+        let full = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        for text in source {
+            match Place::parse(text) {
+                Ok(place) if place.is_directory() => {
+                    add("--source", full(Path::new(text)).as_os_str());
+                }
+                _ => add("--source", text),
+            }
+        }
+        add("--source-timeout", source_timeout.to_string().as_ref());
+        add("--source-silence", web.source_silence.to_string().as_ref());
+        if let Some(proxy) = &web.proxy {
+            add("--proxy", proxy.as_ref());
+        }
+        for (option, file) in [
+            ("--proxy-password-file", &web.proxy_password_file),
+            ("--ca-file", &web.ca_file),
+        ] {
+            if let Some(file) = file {
+                add(option, full(file).as_os_str());
+            }
+        }
+        options
+    }
+
+    /// Whether there is one.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.source.is_empty()
     }
 
     /// Those that are directories.

@@ -93,8 +93,8 @@ pub fn verify(mirrors: &Mirrors, wanted: &Wanted) -> Result<Report> {
 
 /// Reads the blob from the first source that has it.
 fn wrong_chunks(mirrors: &Mirrors, entry: &Entry) -> Result<Vec<u64>> {
-    let remote = Remote::open(mirrors, entry.name.clone(), chunks(mirrors, entry)?)?;
-    let origin = remote.origins.iter().flatten().next();
+    let remote = Remote::open(mirrors, entry.name.clone(), chunks(mirrors, entry)?, &[])?;
+    let origin = remote.origins.values().next();
     let origin = origin.ok_or_else(|| anyhow!("no source has it"))?;
     let mut buffer = vec![0; usize::try_from(entry.chunk_size)?];
     let mut wrong = Vec::new();

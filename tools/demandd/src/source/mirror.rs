@@ -4,15 +4,18 @@
 //! They are asked in the order in which they were given. One that fails is *down*: it is left alone for a time that
 //! doubles with every failure, or for longer if it says so itself, within reason, and the next one is asked. Only when
 //! all are down somebody waits, for the one whose time is over first.
+//!
+//! Beside them there are sources that have some blobs only, because an image was mounted from there. They are found as
+//! their blobs are opened, and then treated alike.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail, Context, Result};
+use anyhow::{anyhow, Context, Result};
 
-use super::{Failure, Kind, Source};
+use super::{Failure, Kind, Opener, Source};
 use crate::{cache, log};
 
 /// How long a source is left alone after its first failure.
@@ -30,7 +33,11 @@ const QUIET: Duration = Duration::from_secs(3);
 /// Sources in the order in which they are preferred.
 #[derive(Debug)]
 pub struct Mirrors {
-    mirrors: Vec<Mirror>,
+    /// First those that have everything. None ever goes.
+    mirrors: RwLock<Vec<Arc<Mirror>>>,
+    /// How many have everything.
+    general: usize,
+    opener: Opener,
     patience: Duration,
     state: Mutex<State>,
     changed: Condvar,
@@ -38,7 +45,9 @@ pub struct Mirrors {
 
 #[derive(Debug)]
 struct Mirror {
-    source: Box<dyn Source>,
+    source: Arc<dyn Source>,
+    /// Where it is, if it has some blobs only.
+    place: Option<OsString>,
     health: Mutex<Health>,
 }
 
@@ -56,8 +65,8 @@ struct Health {
 #[derive(Debug, Default)]
 struct State {
     stopped: bool,
-    /// How often a source has failed.
-    failures: u64,
+    /// How often a source has failed, or come.
+    changes: u64,
     /// Nothing is prefetched before.
     quiet_until: Option<Instant>,
 }
@@ -65,21 +74,46 @@ struct State {
 impl Mirrors {
     /// Somebody who wants something waits for at most `patience` until it comes from one of the sources.
     pub fn new(sources: Vec<Box<dyn Source>>, patience: Duration) -> Self {
-        let mirrors = sources.into_iter().map(|source| Mirror {
-            source,
-            health: Mutex::default(),
-        });
+        Self::with_opener(sources, patience, Opener::default())
+    }
+
+    /// As [`Mirrors::new`]; more sources can be opened.
+    pub fn with_opener(sources: Vec<Box<dyn Source>>, patience: Duration, opener: Opener) -> Self {
+        let mirrors = sources.into_iter().map(|source| Mirror::new(source, None));
+        let mirrors: Vec<_> = mirrors.collect();
         Self {
-            mirrors: mirrors.collect(),
+            general: mirrors.len(),
+            mirrors: RwLock::new(mirrors),
+            opener,
             patience,
             state: Mutex::default(),
             changed: Condvar::new(),
         }
     }
 
-    /// The sources.
-    pub fn sources(&self) -> impl Iterator<Item = &dyn Source> {
-        self.mirrors.iter().map(|mirror| &*mirror.source)
+    /// The sources that have everything, in their order.
+    pub fn sources(&self) -> Vec<Arc<dyn Source>> {
+        let mirrors = self.mirrors();
+        let general = mirrors.iter().filter(|mirror| mirror.place.is_none());
+        general.map(|mirror| Arc::clone(&mirror.source)).collect()
+    }
+
+    /// The number of the source at a place that has some blobs only.
+    pub fn at_place(&self, place: &OsStr) -> Result<usize> {
+        let is_there = |mirror: &Arc<Mirror>| mirror.place.as_deref() == Some(place);
+        if let Some(at) = self.mirrors().iter().position(is_there) {
+            return Ok(at);
+        }
+        let source = self.opener.open(place)?;
+        let mut mirrors = self.mirrors.write().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have been faster.
+        let at = mirrors.iter().position(is_there).unwrap_or(mirrors.len());
+        if at == mirrors.len() {
+            mirrors.push(Mirror::new(source, Some(place.to_owned())));
+        }
+        drop(mirrors);
+        self.change();
+        Ok(at)
     }
 
     /// When somebody who asks now gives up.
@@ -100,7 +134,7 @@ impl Mirrors {
         // A file that is not the right one. The last of them is told by whoever asked.
         let mut wrong = None;
         loop {
-            let chosen = self.choose(&|at| !refused.contains(&at));
+            let chosen = self.choose(&|at| at < self.general && !refused.contains(&at));
             let Some((at, when)) = chosen.filter(|(_, when)| *when <= Some(deadline)) else {
                 break;
             };
@@ -139,17 +173,17 @@ impl Mirrors {
     /// with the old ones may be had now.
     pub fn reload(&self) -> bool {
         let mut changed = false;
-        for Mirror { source, health } in &self.mirrors {
-            match source.reload() {
+        let mirrors = self.mirrors().clone();
+        for mirror in &mirrors {
+            match mirror.source.reload() {
                 Ok(false) => {}
                 Ok(true) => {
                     changed = true;
-                    let mut health = health.lock().unwrap_or_else(PoisonError::into_inner);
-                    health.until = None;
+                    mirror.lock().until = None;
                 }
                 Err(error) => log!(
                     "{} keeps the credentials that it has: {error:#}",
-                    source.label()
+                    mirror.source.label()
                 ),
             }
         }
@@ -162,7 +196,11 @@ impl Mirrors {
     /// Opens a blob as a file of this machine.
     pub fn local(&self, name: &OsStr) -> Result<(File, u64)> {
         let mut last = None;
-        for found in self.sources().filter_map(|source| source.local(name)) {
+        for found in self
+            .sources()
+            .iter()
+            .filter_map(|source| source.local(name))
+        {
             match found {
                 Ok(found) => return Ok(found),
                 Err(error) => last = Some(error),
@@ -180,19 +218,24 @@ impl Mirrors {
             return Ok(blob.to_owned());
         }
         // An encoded name: rather than to decode it, find the blob that has it.
-        let found = self.sources().find_map(|source| source.blob_of(file_name));
+        let sources = self.sources();
+        let found = sources.iter().find_map(|source| source.blob_of(file_name));
         found.ok_or_else(|| anyhow!("no blob of a source has the cache file {file_name:?}"))
     }
 
     /// The source of this number.
-    pub fn source(&self, at: usize) -> Result<&dyn Source> {
-        let mirror = self.mirrors.get(at);
-        mirror.map_or_else(|| bail!("there is no source"), |mirror| Ok(&*mirror.source))
+    pub fn source(&self, at: usize) -> Result<Arc<dyn Source>> {
+        Ok(self
+            .mirror(at)
+            .context("there is no source")?
+            .source
+            .clone())
     }
 
     /// Which source to ask next, of those that are `usable`, and from when on: at once if it is up.
     pub fn choose(&self, usable: &dyn Fn(usize) -> bool) -> Option<(usize, Option<Instant>)> {
-        let usable = (0..).zip(&self.mirrors).filter(|(at, _)| usable(*at));
+        let mirrors = self.mirrors();
+        let usable = (0..).zip(&*mirrors).filter(|(at, _)| usable(*at));
         // None is less than any time, and of those that are up the first one is taken.
         usable
             .map(|(at, mirror)| (at, mirror.lock().until))
@@ -201,7 +244,7 @@ impl Mirrors {
 
     /// Notes that a source has given what it was asked for.
     pub fn went_well(&self, at: usize) {
-        let Some(mirror) = self.mirrors.get(at) else {
+        let Some(mirror) = self.mirror(at) else {
             return;
         };
         let mut health = mirror.lock();
@@ -226,7 +269,7 @@ impl Mirrors {
                 wish
             }
         };
-        let Some(mirror) = self.mirrors.get(at) else {
+        let Some(mirror) = self.mirror(at) else {
             return;
         };
         let mut health = mirror.lock();
@@ -245,44 +288,52 @@ impl Mirrors {
         }
         health.until = health.until.max(Some(now + pause));
         drop(health);
+        self.change();
+    }
+
+    fn change(&self) {
         let mut state = self.lock();
-        state.failures = state.failures.wrapping_add(1);
+        state.changes = state.changes.wrapping_add(1);
         self.changed.notify_all();
     }
 
     /// Asks sources that are down whether they are up again, until it is time to end: as long as another one is up,
     /// nobody else would.
     pub fn watch(&self) {
-        if self.mirrors.len() < 2 {
-            return;
-        }
         let mut state = self.lock();
         while !state.stopped {
-            let failures = state.failures;
+            let changes = state.changes;
             drop(state);
             let due = self.probe_next();
             let now = Instant::now();
-            let left = due.map_or(LONGEST_PAUSE, |due| due.saturating_duration_since(now));
-            state = self
-                .changed
-                .wait_timeout_while(self.lock(), left, |state| {
-                    !state.stopped && state.failures == failures
-                })
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            let idle = |state: &mut State| !state.stopped && state.changes == changes;
+            state = match due.map(|due| due.saturating_duration_since(now)) {
+                Some(left) => {
+                    let woken = self.changed.wait_timeout_while(self.lock(), left, idle);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => {
+                    let woken = self.changed.wait_while(self.lock(), idle);
+                    woken.unwrap_or_else(PoisonError::into_inner)
+                }
+            };
         }
     }
 
     /// Asks the source whose time is over, if there is one. Returns when that has to be done again.
     fn probe_next(&self) -> Option<Instant> {
-        let down = self.mirrors.iter().enumerate();
+        let mirrors = self.mirrors().clone();
+        if mirrors.len() < 2 {
+            return None;
+        }
+        let down = mirrors.iter().enumerate();
         let down = down.filter_map(|(at, mirror)| Some((mirror.lock().until?, at)));
         let (until, at) = down.min()?;
         let began = Instant::now();
         if until > began {
             return Some(until);
         }
-        let mirror = self.mirrors.get(at)?;
+        let mirror = mirrors.get(at)?;
         match mirror.source.probe(half_way(self.deadline())) {
             // That it answers does not mean that it has what is wanted: its failures still count.
             Ok(()) => mirror.lock().until = None,
@@ -344,12 +395,28 @@ impl Mirrors {
         self.changed.notify_all();
     }
 
+    fn mirrors(&self) -> RwLockReadGuard<'_, Vec<Arc<Mirror>>> {
+        self.mirrors.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mirror(&self, at: usize) -> Option<Arc<Mirror>> {
+        self.mirrors().get(at).cloned()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Mirror {
+    fn new(source: Box<dyn Source>, place: Option<OsString>) -> Arc<Self> {
+        Arc::new(Self {
+            source: Arc::from(source),
+            place,
+            health: Mutex::default(),
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }

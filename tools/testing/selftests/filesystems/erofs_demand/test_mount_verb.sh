@@ -1,11 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
-# `demandd mount` is all that a mount takes, once a daemon serves; what is missing it names.
+# `demandd mount` is all that a mount takes: it prepares, starts a daemon, mounts; what is missing it names.
 # shellcheck disable=SC2119 # functions with optional arguments
 . "${0%/*}/lib.sh"
 
+command -v nginx >/dev/null || skip_all "there is no nginx"
 load_modules
-plan 16
+plan 25
 
 # mount_verb TAG ARGUMENT...
 mount_verb() {
@@ -24,18 +25,87 @@ refused() {
 }
 is_mounted() { awk -v dir="$MNT" '$2 == dir { n++ } END { exit !n }' /proc/mounts; }
 
+# A web server on this machine.
+PORT=8071
+start_server() {
+	cat >"$TMP/nginx.conf" <<-END
+		daemon off; master_process off; pid $TMP/pid;
+		events { }
+		http {
+			access_log $TMP/access;
+			client_body_temp_path $TMP/body; proxy_temp_path $TMP/proxy; fastcgi_temp_path $TMP/fastcgi;
+			uwsgi_temp_path $TMP/uwsgi; scgi_temp_path $TMP/scgi;
+			server { listen 127.0.0.1:$PORT; root $1; }
+		}
+	END
+	ip link set lo up
+	nginx -e "$TMP/error" -c "$TMP/nginx.conf" &
+	SERVER=$!
+	wait_for 20 answers
+}
+answers() { python3 -c "import socket; socket.create_connection(('127.0.0.1', $PORT), 5)" 2>/dev/null; }
+
+# The daemon that `demandd mount` has started: the one that serves our cache.
+started_daemon() { pgrep -f -- "serve --root $CACHE "; }
+end_started_daemon() {
+	started_daemon | while read -r pid; do kill "$pid"; done
+	wait_for 20 fails started_daemon
+}
+SERVER=''
+at_exit() {
+	at_exit_status=$?
+	set +e
+	umount "$MNT" 2>/dev/null
+	end_started_daemon
+	[ -z "$SERVER" ] || { kill -9 "$SERVER"; wait "$SERVER"; } 2>/dev/null
+	(exit "$at_exit_status")
+	cleanup
+}
+trap at_exit EXIT
+
 mkdir "$TMP/tree"
 head -c 300000 /dev/urandom >"$TMP/tree/file"
+head -c 300000 /dev/urandom >"$TMP/tree/other"
 # An image whose data is in a second blob, which it names.
 : >"$SOURCE/app.blob"
 make_image app.img "$TMP/tree" --chunksize=65536 --blobdev="$SOURCE/app.blob"
 "$DEMANDD" image stamp "$SOURCE/app.img" app.blob >/dev/null
 head -c 65536 /dev/urandom >"$SOURCE/noise.img"
 
+# Nothing is there but a place that has images: a directory, and a web server.
+mkdir "$TMP/place" "$TMP/far"
+DIGEST=$("$DEMANDD" image build "$TMP/tree" --name dir --into "$TMP/place")
+WEB_DIGEST=$("$DEMANDD" image build "$TMP/tree" --name web --into "$TMP/far")
+OTHER=sha256:$(printf '%064d' 4)
+start_server "$TMP/far"
+mount_place() {
+	"$DEMANDD" mount --root "$CACHE" --tag "$TAG" --proxy none "$1" "$MNT" 2>"$TMP/said" || { cat "$TMP/said"; return 1; }
+}
+with_another_daemon() {
+	start_daemon --proxy none &&
+		mount_place "http://127.0.0.1:$PORT/web@$WEB_DIGEST" &&
+		cmp "$MNT/other" "$TMP/tree/other" &&
+		umount "$MNT" &&
+		[ "$(requests web.blob)" -gt 0 ] || return 1
+	stop_daemon
+}
+check "an image of a directory is mounted, and all that takes is started" mount_place "$TMP/place/dir@$DIGEST"
+check "its file has the right content" cmp "$MNT/file" "$TMP/tree/file"
+umount "$MNT"
+check "one of a web server is mounted with the daemon that runs" mount_place "http://127.0.0.1:$PORT/web@$WEB_DIGEST"
+check "it is the same one" [ "$(started_daemon | wc -l)" = 1 ]
+check "its file has the right content, too" cmp "$MNT/file" "$TMP/tree/file"
+check "only ranges of its blobs were asked for" fails grep -E '"GET /web.(img|blob) HTTP/1.1" 200' "$TMP/access"
+umount "$MNT"
+check "another digest is refused" refused 'another image, or damaged' mount_place "http://127.0.0.1:$PORT/web@$OTHER"
+check "the log of the daemon is for its owner" [ "$(stat -c %a "$CACHE/demandd.log")" = 600 ]
+end_started_daemon
+check "a daemon with another source fetches from there, too" with_another_daemon
+
 # The daemon serves a cache that has something else.
 prepare noise.img >/dev/null
-check "without a daemon it says to start one" \
-	refused 'no daemon serves a cache: start it' mount_verb "$TAG" app.img "$MNT"
+check "without a source no daemon can be started" \
+	refused 'no daemon serves a cache: start it' mount_place noise.img
 start_daemon
 unload_erofs
 check "blobs are prepared, the module is loaded, the image is mounted" mount_verb "$TAG" app.img "$MNT"
