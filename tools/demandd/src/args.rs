@@ -8,6 +8,8 @@ mod image;
 mod prefetch;
 #[path = "args/sources.rs"]
 mod sources;
+#[path = "args/verify.rs"]
+mod verify;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -26,6 +28,7 @@ pub(crate) use image::Image;
 use prefetch::Background;
 pub(crate) use prefetch::Prefetch;
 use sources::Sources;
+pub(crate) use verify::Verify;
 
 /// Fills the cache of the kernel module cachefiles_demand, so that an EROFS image can be mounted before its data has
 /// arrived.
@@ -49,6 +52,7 @@ pub(crate) enum Verb {
     Mount(Mount),
     Umount(Umount),
     Gc(Gc),
+    Verify(Verify),
     Doctor(Doctor),
     Bugreport(Bugreport),
 }

@@ -12,12 +12,20 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, XattrFlags};
 use rustix::io::{retry_on_intr, Errno};
 
 use crate::abi::BLOCK;
+
+/// How long a file is waited for that somebody has a lease of. After 45 seconds the kernel takes it away.
+const LEASE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often that is looked at.
+const LEASE_RETRY: Duration = Duration::from_millis(50);
 
 /// Whether [`Volume::prepare`] had to make the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,11 +137,9 @@ impl Volume {
     /// Opens the file of a blob for writing and tells its size.
     pub fn open(&self, blob: &OsStr) -> Result<(File, u64)> {
         let path = self.path(blob)?;
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        retry_on_intr(|| rustix::fs::open(&path, flags, Mode::empty()))
-            .map_err(io::Error::from)
+        open_file(&path, OFlags::RDWR)
             .map_err(anyhow::Error::from)
-            .and_then(|fd| regular(File::from(fd)))
+            .and_then(regular)
             .with_context(|| format!("cannot open the cache file {}", path.display()))
     }
 
@@ -177,6 +183,19 @@ pub fn file_name(blob: &OsStr) -> Result<OsString> {
 /// The name of the blob whose cache file has this name, unless the name is encoded.
 pub fn blob_name(file: &OsStr) -> Option<&OsStr> {
     file.as_bytes().strip_prefix(b"D").map(OsStr::from_bytes)
+}
+
+/// Opens a cache file: never a link, nor a pipe that nobody writes to.
+pub fn open_file(path: &Path, access: OFlags) -> io::Result<File> {
+    let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let end = Instant::now() + LEASE_PATIENCE;
+    loop {
+        match retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty())) {
+            // It is being repaired, see `verify`.
+            Err(Errno::AGAIN) if Instant::now() < end => thread::sleep(LEASE_RETRY),
+            opened => return Ok(File::from(opened?)),
+        }
+    }
 }
 
 /// Checks that an open file is a regular one and tells its size.

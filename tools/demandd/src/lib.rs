@@ -41,6 +41,7 @@ pub mod size;
 pub mod source;
 pub mod status;
 pub mod store;
+pub mod verify;
 pub mod working_directory;
 
 /// Writes one line to standard error. A log that nobody reads any more is no reason to stop serving.

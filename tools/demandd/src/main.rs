@@ -7,6 +7,7 @@ mod config;
 mod reload;
 mod upkeep;
 
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::{IsTerminal, Write};
@@ -17,10 +18,12 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
-use args::{Config, Image, Mount, Prefetch, Prepare, Serve, Site, Status, Switch, Verb, CONFIG};
+use args::{
+    Config, Image, Mount, Prefetch, Prepare, Serve, Site, Status, Switch, Verb, Verify, CONFIG,
+};
 use config::Parsed;
 use demandd::abi::header::CACHEFILES_DEMAND_DEVICE;
 use demandd::abi::Io;
@@ -31,7 +34,7 @@ use demandd::counts::Counts;
 use demandd::device::{bind, take_back, unbind, Device, Node, Settings};
 use demandd::gate::Gate;
 use demandd::image::build::{build, describe, Recipe};
-use demandd::image::{prepare::prepare as prepare_image, verify};
+use demandd::image::{prepare::prepare as prepare_image, verify::verify as verify_image};
 use demandd::kernel::Kernel;
 use demandd::log;
 use demandd::machine::Machine;
@@ -41,11 +44,11 @@ use demandd::notify::{self, Manager};
 use demandd::prefetch::{self, Queue};
 use demandd::source::place::Place;
 use demandd::store::{self, Store};
-use demandd::{doctor, gc, http, image, report, serve, size, status};
+use demandd::{doctor, gc, http, image, report, serve, size, status, verify};
 use reload::Reload;
 use rustix::mm::{mlockall, MlockAllFlags};
 use rustix::thread::{capabilities, CapabilitySet};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGIO, SIGTERM};
 use upkeep::Upkeep;
 
 /// A cache file that no request needs is closed after this time.
@@ -53,6 +56,9 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// How many blobs `prefetch` keeps open.
 const OPEN: usize = 16;
+
+/// How long a repair waits for somebody else to close a file: the daemon does, some time after the last request.
+const REPAIR_PATIENCE: Duration = Duration::from_secs(25);
 
 /// What the service manager calls the device.
 const KEPT: &str = "device";
@@ -93,6 +99,7 @@ fn run(line: &[OsString]) -> Result<()> {
                 false => list.to_string(),
             })
         }
+        Verb::Verify(args) => verify_cache(args),
         Verb::Doctor(args) => {
             let found = doctor::look(&args.site.machine(), &args.site.wanted());
             print(&match args.json {
@@ -113,6 +120,39 @@ fn run(line: &[OsString]) -> Result<()> {
             config::check(&args.file)?;
             print(&format!("{}: good\n", args.file.display()))
         }
+    }
+}
+
+fn verify_cache(args: &Verify) -> Result<()> {
+    if args.repair {
+        // That somebody waits for a file which is being repaired is no reason to end; he does not wait for long.
+        signal_hook::flag::register(SIGIO, Arc::default()).context("cannot handle signals")?;
+    }
+    let told = Cell::new(Instant::now());
+    let shown = std::io::stderr().is_terminal();
+    let progress = |name: &str, pos: u64, size: u64| {
+        if shown && told.get().elapsed() >= Duration::from_secs(1) {
+            told.set(Instant::now());
+            let percent = u128::from(pos) * 100 / u128::from(size.max(1));
+            eprint!("\r\x1b[K{name}: {percent} %");
+        }
+    };
+    let work = verify::Work {
+        rate: args.rate,
+        repair: args.repair.then_some(REPAIR_PATIENCE),
+        progress: &progress,
+    };
+    let report = verify::verify(&args.place.volume()?, &args.blobs, &work)?;
+    if shown {
+        eprint!("\r\x1b[K");
+    }
+    print(&match args.json {
+        true => format!("{}\n", report.json()),
+        false => report.to_string(),
+    })?;
+    match report.bad() {
+        0 => Ok(()),
+        bad => bail!("{bad} of {} blobs are not good", report.0.len()),
     }
 }
 
@@ -167,7 +207,7 @@ fn image(verb: &Image) -> Result<()> {
         Image::Inspect(args) => print(&image::inspect(&args.file)?.to_string()),
         Image::Stamp(args) => print(&image::stamp(&args.file, &args.names)?),
         Image::Verify(args) => {
-            let report = verify::verify(&*args.sources.required()?, &args.image)?;
+            let report = verify_image(&*args.sources.required()?, &args.image)?;
             print(&report.to_string())?;
             ensure!(report.is_good(), "what the source has is not the image");
             Ok(())

@@ -115,7 +115,7 @@ fn targets(
     Ok(targets)
 }
 
-fn rate(text: &str) -> Result<u64, String> {
+pub(super) fn rate(text: &str) -> Result<u64, String> {
     match size::parse(text) {
         Some(rate) if rate > 0 => Ok(rate),
         _ => Err("it is a number of bytes, perhaps with K, M, G or T behind it".to_owned()),
