@@ -5,11 +5,14 @@ mod stand_in;
 
 use std::ffi::OsStr;
 use std::mem::{offset_of, size_of};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command as Process;
 
 use demandd::abi::header::cachefiles_demand_req as Raw;
 use demandd::abi::{BadCommand, BadRequest, Command, Request, COMMAND_MAX, RECORD_SIZE};
+use proptest::collection::vec;
+use proptest::prelude::*;
 use stand_in::record;
 
 #[test]
@@ -142,4 +145,41 @@ fn a_command_cannot_smuggle_another() {
         COMMAND_MAX
     );
     assert_eq!(Command::Tag(&(longest + "x")).to_bytes(), Err(BadCommand));
+}
+
+proptest! {
+    /// Whatever is in a record, no more of it may be acted upon than names a file and a range within it.
+    #[test]
+    fn records_are_what_they_are_and_no_more(
+        (id, off, len, size) in (any::<u64>(), number(), number(), number()),
+        name in vec(name_byte(), 0..=256),
+    ) {
+        let request = Request::parse(&record(id, off, len, &name));
+        prop_assert_eq!((request.id, request.off, request.len), (id, off, len));
+        let end = name.iter().position(|&byte| byte == 0);
+        let end = end.or((name.len() < 256).then_some(name.len()));
+        let right = end.map(|end| &name[..end]).filter(|name| {
+            !matches!(*name, b"" | b"." | b"..") && !name.contains(&b'/')
+        });
+        prop_assert_eq!(request.file_name().ok(), right.map(OsStr::from_bytes));
+        let [off, len, all] = [off, len, size].map(u128::from);
+        let inside = len > 0 && off + len <= all;
+        let whole = off % 4096 == 0 && (len % 4096 == 0 || off + len == all);
+        prop_assert_eq!(request.check_range(size).is_ok(), inside && whole);
+    }
+}
+
+/// Numbers about which there is something to say: few blocks, perhaps some bytes more, and those near the largest.
+fn number() -> impl Strategy<Value = u64> {
+    let near = (0..4_u64, 0..3_u64).prop_map(|(blocks, bytes)| blocks * 4096 + bytes);
+    prop_oneof![
+        4 => (0..4_u64).prop_map(|blocks| blocks * 4096),
+        2 => near.clone(),
+        1 => near.prop_map(|less| u64::MAX - less),
+        1 => any::<u64>(),
+    ]
+}
+
+fn name_byte() -> impl Strategy<Value = u8> {
+    prop_oneof![8 => any::<u8>(), 1 => Just(b'.'), 1 => Just(b'/'), 1 => Just(0)]
 }
