@@ -207,12 +207,7 @@ fn what_was_read_is_answered_before_the_end() {
     daemon.kernel.send(&batch);
     // The first answer proves that the batch was read.
     assert!(daemon.kernel.command().starts_with("done "));
-    let Daemon {
-        kernel,
-        stop,
-        thread,
-    } = daemon;
-    drop(stop);
+    let (kernel, thread) = daemon.told_to_end();
     for _ in 1..16 {
         assert!(kernel.command().starts_with("done "));
     }

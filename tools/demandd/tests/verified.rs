@@ -7,7 +7,6 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use demandd::blobs::Blobs;
@@ -21,7 +20,7 @@ use demandd::source::Kind::{Lasting, Overload, Passing};
 use demandd::source::Source;
 use stand_in::daemon::{options, Daemon, NEVER};
 use stand_in::fake::{Act, Fake};
-use stand_in::{mirrors, record, Site, PATIENCE};
+use stand_in::{mirrors, record, Site};
 
 const SIZE: u64 = 100_000;
 /// The blob has 7 chunks of this size.
@@ -222,11 +221,7 @@ fn a_chunk_is_fetched_once_for_all_who_want_it() {
         .flat_map(|id| record(id, id * 4096, 4096, b"Da.img"))
         .collect();
     daemon.kernel.send(&batch);
-    let start = Instant::now();
-    while source.asked().is_empty() {
-        assert!(start.elapsed() < PATIENCE);
-        thread::sleep(Duration::from_millis(1));
-    }
+    source.wait_until_asked();
     go.send(()).unwrap();
     let mut answers: Vec<_> = (0..4).map(|_| daemon.kernel.command()).collect();
     answers.sort();
@@ -270,16 +265,8 @@ fn requests_that_wait_for_a_source_at_the_end_are_left_to_the_next_daemon() {
     let daemon = serve(&site, &[&source]);
     daemon.kernel.send(&record(1, 0, 4096, b"Da.img"));
     let start = Instant::now();
-    while source.asked().is_empty() {
-        assert!(start.elapsed() < PATIENCE);
-        thread::sleep(Duration::from_millis(1));
-    }
-    let Daemon {
-        kernel,
-        stop,
-        thread,
-    } = daemon;
-    drop(stop);
+    source.wait_until_asked();
+    let (kernel, thread) = daemon.told_to_end();
     let summary = thread.join().unwrap().unwrap();
     assert!(start.elapsed() < Duration::from_secs(20), "it did not wait");
     assert_eq!((summary.served, summary.failed), (0, 0));

@@ -74,8 +74,13 @@ impl Daemon {
     }
 
     pub fn end(self) -> Summary {
+        self.told_to_end().1.join().unwrap().unwrap()
+    }
+
+    /// Tells it to end. What it still answers comes to the kernel's end.
+    pub fn told_to_end(self) -> (Kernel, JoinHandle<Result<Summary>>) {
         drop(self.stop);
-        self.thread.join().unwrap().unwrap()
+        (self.kernel, self.thread)
     }
 
     /// Waits for the daemon to end by itself; returns why it did.

@@ -6,10 +6,13 @@ use std::ffi::OsStr;
 use std::ops::Range;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use demandd::source::{Failure, How, Kind, Ranges, Source, Stream};
+
+use super::PATIENCE;
 
 /// What a source does when it is asked for a range.
 #[derive(Debug)]
@@ -54,6 +57,15 @@ impl Fake {
     /// The ranges that were asked for, and whether they had to be fresh.
     pub fn asked(&self) -> Vec<(Range<u64>, bool)> {
         self.0.asked.lock().unwrap().clone()
+    }
+
+    /// Waits until it was asked for something.
+    pub fn wait_until_asked(&self) {
+        let start = Instant::now();
+        while self.asked().is_empty() {
+            assert!(start.elapsed() < PATIENCE);
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
