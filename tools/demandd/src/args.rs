@@ -12,6 +12,7 @@ mod sources;
 mod verify;
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -265,13 +266,38 @@ pub(crate) struct Status {
     /// Where the kernel's tables are
     #[arg(long, value_name = "DIR", default_value = kernel::DIR)]
     pub(crate) kernel: PathBuf,
-    /// For programs
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
     /// Print it again and again, after so many seconds each; 2 if none are given
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) watch: Option<u32>,
+}
+
+/// For whom the result is.
+#[derive(Args)]
+pub(crate) struct Output {
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+impl Output {
+    /// What is printed: a text, or else JSON.
+    pub(crate) fn of<P: fmt::Display>(
+        &self,
+        people: &impl fmt::Display,
+        programs: impl FnOnce() -> P,
+    ) -> String {
+        match self.json {
+            true => format!("{}\n", programs()),
+            false => people.to_string(),
+        }
+    }
+
+    pub(crate) fn is_for_programs(&self) -> bool {
+        self.json
+    }
 }
 
 /// Look at the configuration file
@@ -355,9 +381,8 @@ pub(crate) struct Gc {
     /// Where the kernel's tables are
     #[arg(long, value_name = "DIR", default_value = kernel::DIR)]
     pub(crate) kernel: PathBuf,
-    /// For programs
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// Look for what is wrong
@@ -371,9 +396,8 @@ pub(crate) struct Gc {
 pub(crate) struct Doctor {
     #[command(flatten)]
     pub(crate) site: Site,
-    /// For programs
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// Print what a report of a problem needs

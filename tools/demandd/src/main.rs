@@ -94,18 +94,12 @@ fn run(line: &[OsString]) -> Result<()> {
         Verb::Gc(args) => {
             let kernel = Kernel::read(&args.kernel);
             let list = gc::list(&args.place.volume()?, &kernel, &args.tag)?;
-            print(&match args.json {
-                true => format!("{}\n", list.json()),
-                false => list.to_string(),
-            })
+            print(&args.output.of(&list, || list.json()))
         }
         Verb::Verify(args) => verify_cache(args),
         Verb::Doctor(args) => {
             let found = doctor::look(&args.site.machine(), &args.site.wanted());
-            print(&match args.json {
-                true => format!("{}\n", found.json()),
-                false => found.to_string(),
-            })?;
+            print(&args.output.of(&found, || found.json()))?;
             match found.count_bad() {
                 0 => Ok(()),
                 bad => bail!("{bad} of {} are bad", found.0.len()),
@@ -146,10 +140,7 @@ fn verify_cache(args: &Verify) -> Result<()> {
     if shown {
         eprint!("\r\x1b[K");
     }
-    print(&match args.json {
-        true => format!("{}\n", report.json()),
-        false => report.to_string(),
-    })?;
+    print(&args.output.of(&report, || report.json()))?;
     match report.bad() {
         0 => Ok(()),
         bad => bail!("{bad} of {} blobs are not good", report.0.len()),
@@ -165,7 +156,7 @@ fn tell_status(args: &Status) -> Result<()> {
     loop {
         let rows = status::rows(&args.place.volume()?)?;
         let kernel = Kernel::read(&args.kernel);
-        print(&match args.json {
+        print(&match args.output.is_for_programs() {
             true => status::json(&rows, &kernel) + "\n",
             false => clear.to_owned() + &status::table(&rows, &kernel),
         })?;

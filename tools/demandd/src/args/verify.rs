@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use clap::Args;
 
 use super::prefetch::rate;
-use super::Place;
+use super::{Output, Place};
 
 /// Verify what is in the cache
 ///
@@ -31,9 +31,8 @@ pub(crate) struct Verify {
     /// How many bytes to read per second at most, in bytes or with K, M, G or T
     #[arg(long, value_name = "SIZE", value_parser = rate)]
     pub(crate) rate: Option<u64>,
-    /// For programs
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
     /// Names of blobs; without any, all of the cache
     #[arg(value_name = "NAME")]
     pub(crate) blobs: Vec<OsString>,
