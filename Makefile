@@ -31,7 +31,7 @@ help:
 	@echo 'make kill-loop   kill -9 of the daemon amid verified fetches; N=KILLS (50), K=debug'
 	@echo 'make outage      a web server that is away for S=SECONDS (60), in three ways; K=debug'
 	@echo 'make fuzz-device a hostile daemon with readers underneath; S=SECONDS (900), K=debug'
-	@echo 'make fuzz        any bytes for the crates that read images, with libFuzzer; S=SECONDS (1800), T="map inode"'
+	@echo 'make fuzz        any bytes for the daemon and the crates that read images, with libFuzzer; S=SECONDS (1800), T="map inode"'
 	@echo 'make miri        tests of the pure crates in Miri, which needs rustup with a nightly toolchain'
 	@echo 'make fuzz-images damaged images, mounted and looked at; N=MUTANTS (5000), K=stock (debug)'
 	@echo 'make power-cut   kill the VM while its cache is being filled; N=ROUNDS (20)'

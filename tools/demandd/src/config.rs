@@ -111,13 +111,13 @@ pub(crate) fn changed(old: &Parsed, new: &Parsed) -> Vec<String> {
 }
 
 /// A key of a file, and the same as an option.
-struct FromFile {
-    key: String,
-    text: String,
+pub(crate) struct FromFile {
+    pub(crate) key: String,
+    pub(crate) text: String,
 }
 
 /// Reads a file; all of it must make sense to `serve`.
-fn options(text: &str) -> Result<Vec<FromFile>> {
+pub(crate) fn options(text: &str) -> Result<Vec<FromFile>> {
     let table =
         DeTable::parse(text).map_err(|error| anyhow!("{}", error.to_string().trim_end()))?;
     let serve = command_of(SERVE);

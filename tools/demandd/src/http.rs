@@ -104,7 +104,7 @@ fn converse(mut stream: UnixStream, answer: &impl Fn(&str, &str) -> Response) ->
 }
 
 /// Method and path, once the head is whole.
-fn parse(head: &[u8]) -> Result<Option<(String, String)>> {
+pub fn parse(head: &[u8]) -> Result<Option<(String, String)>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut request = httparse::Request::new(&mut headers);
     if request.parse(head)?.is_partial() {

@@ -10,8 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{anyhow, bail, ensure, Context, Error, Result};
+use ureq::config::ConfigBuilder;
 use ureq::http::{header, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use ureq::tls::{parse_pem, PemItem, RootCerts, TlsConfig};
+use ureq::typestate::AgentScope;
+use ureq::unversioned::resolver::Resolver;
+use ureq::unversioned::transport::Connector;
 use ureq::{Agent, Body, Proxy, ProxyProtocol, SendBody};
 
 use super::access::{Access, Refusal, Refused, Shown, Verdict};
@@ -70,6 +74,16 @@ impl Client {
             options: options.clone(),
             proxy_login,
         })))
+    }
+
+    /// Makes a client that talks through something else than sockets. It has no proxy, and believes no certificates.
+    pub fn over(options: &Options, connector: impl Connector, resolver: impl Resolver) -> Self {
+        let config = config(options).proxy(None).build();
+        Self(Arc::new(Inner {
+            agent: Mutex::new(Agent::with_parts(config, connector, resolver)),
+            options: options.clone(),
+            proxy_login: None,
+        }))
     }
 
     /// Reads the password for the proxy again. Whether it is another one.
@@ -137,8 +151,16 @@ impl Client {
 }
 
 fn agent(options: &Options, login: Option<Login>) -> Result<Agent> {
+    let config = config(options)
+        .proxy(proxy(options.proxy.as_deref(), login)?)
+        .tls_config(tls(options.ca_file.as_deref())?)
+        .build();
+    Ok(config.into())
+}
+
+fn config(options: &Options) -> ConfigBuilder<AgentScope> {
     let silence = Some(options.silence);
-    let config = Agent::config_builder()
+    Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .user_agent(concat!("demandd/", env!("CARGO_PKG_VERSION")))
@@ -151,10 +173,6 @@ fn agent(options: &Options, login: Option<Login>) -> Result<Agent> {
         .timeout_per_write(silence)
         .max_idle_connections(IDLE_CONNECTIONS)
         .max_idle_connections_per_host(IDLE_CONNECTIONS)
-        .proxy(proxy(options.proxy.as_deref(), login)?)
-        .tls_config(tls(options.ca_file.as_deref())?)
-        .build();
-    Ok(config.into())
 }
 
 fn proxy(given: Option<&str>, login: Option<Login>) -> Result<Option<Proxy>> {
