@@ -16,7 +16,7 @@ use anyhow::{anyhow, bail, ensure, Context, Result};
 use serde_json::{json, Value};
 use ureq::http::{header, StatusCode, Uri};
 
-use self::auth::{check_host, Logins, Registry};
+use self::auth::{Logins, Registry};
 use super::http::access::Access;
 use super::http::client::{Ask, Session};
 use super::http::secret::SecretFile;
@@ -66,7 +66,8 @@ impl Reference {
             None if digest.is_some() => (rest, ""),
             None => (rest, "latest"),
         };
-        check_host(host).context(bad)?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte);
+        ensure!(!host.is_empty() && host.bytes().all(plain), bad);
         let plain =
             |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
         let is_part =

@@ -49,19 +49,22 @@ enum Scheme {
 
 impl Scheme {
     fn of(name: &OsStr) -> Self {
-        let kind = name.as_bytes().split(|byte| *byte == b':').next();
-        let is = |scheme: &str| {
-            kind.is_some_and(|kind| kind.eq_ignore_ascii_case(scheme.as_bytes()))
-                && name
-                    .as_bytes()
-                    .get(scheme.len()..)
-                    .is_some_and(|rest| rest.starts_with(b"://"))
+        let is = |scheme: &[u8]| {
+            let bytes = name.as_bytes();
+            let rest = bytes.get(scheme.len()..).unwrap_or_default();
+            rest.starts_with(b"://")
+                && bytes
+                    .get(..scheme.len())
+                    .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
         };
-        match () {
-            () if is("http") || is("https") => Self::Web,
-            () if is("s3") => Self::S3,
-            () if is("oci") => Self::Oci,
-            () => Self::Directory,
+        if is(b"http") || is(b"https") {
+            Self::Web
+        } else if is(b"s3") {
+            Self::S3
+        } else if is(b"oci") {
+            Self::Oci
+        } else {
+            Self::Directory
         }
     }
 

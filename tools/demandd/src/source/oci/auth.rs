@@ -4,14 +4,14 @@
 //! A registry that answers 401 says what it wants (RFC 7235): "Basic", or "Bearer" with the address of a server that gives
 //! tokens (the token authentication of the distribution project). A token is kept until it is refused.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use anyhow::{anyhow, ensure, Context, Result};
+use anyhow::{anyhow, Context, Result};
 use base64::prelude::{Engine as _, BASE64_STANDARD};
 use serde_json::Value;
-use std::ffi::OsStr;
 use ureq::http::{header, HeaderValue, Method, StatusCode, Uri};
 
 use crate::log;
@@ -374,13 +374,6 @@ impl Access for Registry {
         }
         Ok(changed)
     }
-}
-
-/// Whether a token may be asked for there.
-pub fn check_host(host: &str) -> Result<()> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte);
-    ensure!(!host.is_empty() && host.bytes().all(plain), "it is no host");
-    Ok(())
 }
 
 #[cfg(test)]
