@@ -38,6 +38,7 @@ help:
 	@echo 'make bench-backend  misses, hits, memory, system calls of the cache; FS=xfs'
 	@echo 'make bench       reads through a mount beside reads of the cache file, in a VM'
 	@echo 'make bench-erofs  erofs.ko beside the kernel'"'"'s own: time, processor time, instructions'
+	@echo 'make bench-start  a program whose image is on a web server: until it says something; REPETITIONS=N (3)'
 	@echo 'make check       format, lints, documentation and symbols'
 	@echo ''
 	@echo 'make modules     cachefiles_demand.ko and erofs.ko, in build/modules/'
@@ -166,6 +167,10 @@ bench-erofs: guest-modules
 	@scripts/vm --name bench-erofs --timeout 3600 --count --disk /build/bench/erofs.img -- \
 		/src/tools/bench/beside_stock /dev/vdb 1
 
+bench-start: guest-modules daemon
+	@scripts/make-start-image
+	@scripts/vm --name bench-start --timeout 3600 --mem 3G -- /src/tools/bench/first_output $(REPETITIONS)
+
 check: modules $(stamps)/cargo
 	@scripts/check
 
@@ -193,10 +198,10 @@ uninstall:
 		$(share)/zsh/site-functions/_demandd $(share)/doc/demandd/demandd.toml $(unit)
 
 clean:
-	rm -rf $(addprefix $(BUILD)/,modules modules-debug clippy selftests bench whole matrix target fuzz miri share vm out demo)
+	rm -rf $(addprefix $(BUILD)/,modules modules-debug clippy selftests bench whole matrix start target fuzz miri share vm out demo)
 
 distclean:
 	rm -rf $(BUILD)
 
 .PHONY: help setup setup-debug modules modules-debug daemon selftests tree-image image-matrix guest-modules \
-	guest-modules-debug demo test test-host test-vm test-debug stress kill-loop outage fuzz-device fuzz fuzz-images miri power-cut bench bench-backend bench-erofs check install uninstall clean distclean
+	guest-modules-debug demo test test-host test-vm test-debug stress kill-loop outage fuzz-device fuzz fuzz-images miri power-cut bench bench-backend bench-erofs bench-start check install uninstall clean distclean
