@@ -131,7 +131,8 @@ stress: $(if $(K),guest-modules-$(K),guest-modules) daemon selftests
 	@$(call long_test,$(or $(S),600),STRESS_SECONDS) stress
 
 kill-loop: $(if $(K),guest-modules-$(K),guest-modules) daemon selftests
-	@$(call long_test,$(or $(N),50),KILLS) kill_loop
+	@scripts/vm --name $@ $(if $(K),--kernel $(K)) --timeout $$(($(or $(N),50) * 60 + 1800)) -- \
+		env KILLS=$(or $(N),50) LIMIT=$$(($(or $(N),50) * 60 + 900)) /src/scripts/guest/selftests kill_loop
 
 outage: $(if $(K),guest-modules-$(K),guest-modules) daemon selftests
 	@$(call long_test,$(or $(S),60),OUTAGE) outage
