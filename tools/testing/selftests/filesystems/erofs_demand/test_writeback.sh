@@ -77,7 +77,14 @@ asks() {
 	[ -n "$ids" ] || { echo "it was not asked for"; return 1; }
 }
 taken_bytes() { awk '{ n += $3 } END { print n }' "$TMP/taken"; }
-gets_right() { serve_taken && { reader_right || first_bytes_are; }; }
+# The kernel may write to the disk when it likes, also before the reader has its bytes: then
+# he asks for those once more.
+ended_or_served() {
+	reader_ended && return
+	if equal "$(polled)" in; then take_all && serve_taken; fi >/dev/null
+	return 1
+}
+gets_right() { serve_taken && wait_for 20 ended_or_served && { reader_right || first_bytes_are; }; }
 first_bytes_are() {
 	od -A d -t x1 -N 32 "$TMP/got"
 	return 1
