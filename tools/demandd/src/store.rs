@@ -4,6 +4,8 @@
 //! What is there already stays: files of an image never change. The manifest comes last, so that whoever sees it finds
 //! what it names.
 
+pub mod s3;
+
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
@@ -15,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, ensure, Context, Error, Result};
 use rustix::fs::{renameat_with, RenameFlags, CWD};
 use rustix::io::Errno;
-use ureq::http::{header, HeaderName, Method, StatusCode, Uri};
+use ureq::http::{header, Method, StatusCode, Uri};
 
 use crate::digest::{Digest, Hasher};
 use crate::log;
@@ -23,7 +25,6 @@ use crate::manifest::{list_file, manifest_file, Manifest, MANIFEST_MAX};
 use crate::source::directory;
 use crate::source::http::client::{join, text, Answer, Ask, Payload, Session};
 use crate::source::oci::{self, Image, Layer};
-use crate::source::s3::Bucket;
 use crate::source::{Failure, Kind, Source as _};
 
 /// How often something is tried.
@@ -36,12 +37,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long one question, and how long one file may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LONG_PATIENCE: Duration = Duration::from_secs(86_400);
-
-/// The most that S3 takes in one piece, in bytes.
-const S3_MAX: u64 = 5 << 30;
-
-/// Where S3 keeps the digest of an object for us.
-const DIGEST: HeaderName = HeaderName::from_static("x-amz-meta-sha256");
 
 /// One file of an image.
 #[derive(Clone, Debug)]
@@ -241,50 +236,6 @@ fn head(session: &Session, url: &str) -> Result<Option<Answer>, Failure> {
     Ok(Some(answer))
 }
 
-/// A bucket of S3.
-#[derive(Debug)]
-pub struct S3 {
-    /// The bucket.
-    pub bucket: Bucket,
-    /// Its server.
-    pub session: Session,
-}
-
-impl Store for S3 {
-    fn has(&self, item: &Item) -> Result<bool, Failure> {
-        let url = self.bucket.object(OsStr::new(&item.name));
-        let Some(answer) = head(&self.session, &url)? else {
-            return Ok(false);
-        };
-        let size = text(&answer.response, &header::CONTENT_LENGTH);
-        let digest = text(&answer.response, &DIGEST);
-        // Somebody else may have put it there.
-        let same = digest.is_empty() || digest == item.digest.to_string();
-        match same && size == item.size.to_string() {
-            true => Ok(true),
-            false => Err(other(item, &self.bucket.to_string())),
-        }
-    }
-
-    fn put(&self, item: &Item, file: &File) -> Result<(), Failure> {
-        let Item { size, digest, .. } = *item;
-        if size > S3_MAX {
-            let error = "it has more than 5 GiB, which S3 does not take in one piece";
-            return Err(Failure::lasting(anyhow!(error)));
-        }
-        let url = self.bucket.object(OsStr::new(&item.name));
-        let known = digest.to_string();
-        let mut ask = Ask::get(&url);
-        ask.method = Method::PUT;
-        ask.headers.push((DIGEST, &known));
-        ask.payload = Payload::File { file, size, digest };
-        let answer = self.session.ask(&ask, Instant::now() + LONG_PATIENCE)?;
-        answer
-            .check(StatusCode::OK)
-            .map_err(|failure| failure.context(&url))
-    }
-}
-
 /// An image of a registry.
 #[derive(Debug)]
 pub struct Registry {
@@ -323,6 +274,7 @@ impl Registry {
         ask.headers
             .push((header::CONTENT_TYPE, "application/octet-stream"));
         ask.payload = payload;
+        ask.is_work = true;
         let answer = self.session.ask(&ask, Instant::now() + LONG_PATIENCE)?;
         answer
             .check(StatusCode::CREATED)
@@ -338,7 +290,13 @@ impl Store for Registry {
 
     fn put(&self, item: &Item, file: &File) -> Result<(), Failure> {
         let Item { size, digest, .. } = *item;
-        self.upload(&digest, Payload::File { file, size, digest })
+        let payload = Payload::File {
+            file,
+            offset: 0,
+            size,
+            digest,
+        };
+        self.upload(&digest, payload)
     }
 
     fn finish(&self, items: &[Item]) -> Result<Option<Digest>, Failure> {

@@ -6,9 +6,13 @@ mod stand_in;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
-use stand_in::pushed::{failure, image, push_to, serve, SIZE};
-use stand_in::Site;
+use demandd::image::build::describe;
+use demandd::source::How;
+use demandd::store::push;
+use stand_in::pushed::{bucket, failure, image, open, push_to, serve, CHUNK, SIZE};
+use stand_in::{Site, PATIENCE};
 
 /// Stopped when the test ends.
 struct Moto {
@@ -88,4 +92,55 @@ fn an_image_is_pushed_to_moto_and_read_by_who_has_the_key() {
         text.contains("403") && text.contains("the secret key"),
         "{text}"
     );
+}
+
+#[test]
+fn a_large_file_goes_to_moto_in_parts() {
+    let site = Site::new();
+    // S3 takes no part of less than 5 MiB but the last one.
+    let size = (11 << 20) + 1;
+    let bytes = site.blob("large.img", size);
+    describe(
+        &site.source_dir(),
+        "large",
+        &["large.img".to_owned()],
+        CHUNK,
+    )
+    .unwrap();
+    let moto = Moto::start();
+    let file = site.path("key");
+    let text = format!(
+        "aws_access_key_id={}\naws_secret_access_key={}\n",
+        moto.id, moto.secret
+    );
+    fs::write(&file, text).unwrap();
+    let store = bucket("s3://bucket/large", &moto.url, &file, 5 << 20);
+    let had = |had: &mut Vec<bool>| {
+        let tell = |_: &_, there| {
+            had.push(there);
+            Ok(())
+        };
+        push(&site.source_dir(), "large", &store, tell).unwrap();
+    };
+    let mut there = Vec::new();
+    had(&mut there);
+    had(&mut there);
+    assert_eq!(there, [false, false, false, true, true, true]);
+    let place = format!(
+        "s3://bucket/large endpoint={} key-file={}",
+        moto.url,
+        file.display()
+    );
+    let source = open(&place);
+    let blob = source.blob("large.img".as_ref(), size).unwrap();
+    let mut got = vec![0; bytes.len()];
+    let how = How {
+        until: Instant::now() + PATIENCE,
+        fresh: false,
+    };
+    blob.range(0..size, &how)
+        .unwrap()
+        .read_exact(&mut got)
+        .unwrap();
+    assert!(got == bytes);
 }

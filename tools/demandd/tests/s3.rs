@@ -11,12 +11,12 @@ use demandd::digest::Digest;
 use demandd::source::http::Options;
 use demandd::source::place::Place;
 use demandd::source::Kind;
-use demandd::store::Item;
+use demandd::store::push;
 use stand_in::pushed::{
-    failure, image, open, push_to, read_manifest, serve, web_options, CHUNK, SIZE,
+    bucket, failure, image, open, push_to, read_manifest, serve, web_options, CHUNK, SIZE,
 };
 use stand_in::s3::{ID, S3};
-use stand_in::web::{empty, full, Fault, Web};
+use stand_in::web::{empty, full, Asked, Fault, Web};
 use stand_in::Site;
 
 /// In no line that anybody prints.
@@ -271,20 +271,81 @@ fn what_is_damaged_is_not_pushed() {
     assert!(format!("{error:#}").contains("pushed to directories, S3 and registries"));
 }
 
+/// Pushes the image in parts of 16 KiB.
+fn push_parts(case: &Case) -> Result<(), String> {
+    let endpoint = format!("http://{}", case.s3.web.address);
+    let store = bucket("s3://bucket/p", &endpoint, &case.file, 16_384);
+    let pushed = push(&case.site.source_dir(), "a", &store, |_, _| Ok(()));
+    pushed.map(drop).map_err(|error| format!("{error:#}"))
+}
+
+fn arrived(case: &Case) {
+    let state = case.s3.state.lock().unwrap();
+    let (bytes, digest) = &state.objects["a.img"];
+    assert_eq!(*bytes, case.bytes);
+    assert_eq!(*digest, Digest::of(&case.bytes).to_string());
+    assert!(state.uploads.is_empty() && state.surprises.is_empty());
+}
+
+/// How often this was asked for.
+fn count(case: &Case, method: &str, text: &str) -> usize {
+    let asked = case.s3.web.asked();
+    let is_it = |asked: &&Asked| asked.method() == method && asked.target().contains(text);
+    asked.iter().filter(is_it).count()
+}
+
 #[test]
-fn more_than_s3_takes_in_one_piece_is_not_tried() {
+fn a_large_file_goes_in_parts() {
     let case = Case::new();
-    let place = Place::parse(case.place().as_ref()).unwrap();
-    let store = place.store(&web_options()).unwrap();
-    let item = Item {
-        name: "large".to_owned(),
-        size: (5 << 30) + 1,
-        digest: Digest::of(b""),
-        kind: "",
-    };
-    let file = fs::File::open(&case.file).unwrap();
-    let failure = store.put(&item, &file).unwrap_err();
-    assert_eq!(failure.kind, Kind::Lasting);
-    assert!(format!("{:#}", failure.error).contains("5 GiB"));
-    assert!(case.s3.web.asked().is_empty());
+    push_parts(&case).unwrap();
+    arrived(&case);
+    assert_eq!(count(&case, "PUT", "partNumber="), 7);
+    // It is not sent again.
+    push_parts(&case).unwrap();
+    assert_eq!(count(&case, "PUT", "partNumber="), 7);
+    let daemon = serve(&case.site, &case.place());
+    assert_eq!(daemon.ask(1, 0, SIZE, "Da.img"), "done 1\n");
+    daemon.end();
+}
+
+#[test]
+fn a_part_that_goes_wrong_is_sent_again_and_nothing_else() {
+    let case = Case::new();
+    let busy = empty("503 Slow Down", "Retry-After: 0\r\n");
+    let failed = full("200 OK", "", b"<Error><Code>InternalError</Code></Error>");
+    case.s3.state.lock().unwrap().surprises = vec![
+        ("partNumber=3&", busy.clone(), false),
+        // It has it, and we do not know.
+        ("partNumber=5&", busy, true),
+        ("a.img?uploadId=", failed, false),
+    ];
+    push_parts(&case).unwrap();
+    arrived(&case);
+    assert_eq!(count(&case, "PUT", "partNumber="), 9);
+    assert_eq!(count(&case, "POST", "a.img?uploadId="), 2);
+}
+
+#[test]
+fn parts_that_were_tied_together_without_an_answer_are_a_file() {
+    let case = Case::new();
+    let lost = empty("500 Internal Server Error", "");
+    case.s3.state.lock().unwrap().surprises = vec![("a.img?uploadId=", lost, true)];
+    push_parts(&case).unwrap();
+    arrived(&case);
+    assert_eq!(count(&case, "POST", "a.img?uploadId="), 1);
+}
+
+#[test]
+fn parts_that_cannot_be_sent_are_not_left_behind() {
+    let case = Case::new();
+    let full = empty("400 Bad Request", "");
+    case.s3.state.lock().unwrap().surprises = vec![("partNumber=4&", full, false)];
+    let error = push_parts(&case).unwrap_err();
+    assert!(
+        error.contains("cannot push a.img") && error.contains("part 4"),
+        "{error}"
+    );
+    assert_eq!(count(&case, "DELETE", "a.img?uploadId="), 1);
+    let state = case.s3.state.lock().unwrap();
+    assert!(state.uploads.is_empty() && state.objects.is_empty());
 }

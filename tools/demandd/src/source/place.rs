@@ -17,7 +17,7 @@ use super::oci::auth::Logins;
 use super::oci::{self, Image, Reference};
 use super::s3::{Bucket, Key};
 use super::Source;
-use crate::store::{self, Store};
+use crate::store::{self, s3, Store};
 
 /// What every address can have.
 const COMMON: [&str; 3] = ["proxy", "proxy-password-file", "ca-file"];
@@ -186,7 +186,11 @@ impl Place {
             Ok(match scheme {
                 Scheme::S3 => {
                     let (bucket, session) = self.bucket(name, client)?;
-                    Box::new(store::S3 { bucket, session })
+                    Box::new(s3::S3 {
+                        bucket,
+                        session,
+                        part: s3::PART,
+                    })
                 }
                 Scheme::Oci => {
                     let (image, session) = self.image(name, client)?;

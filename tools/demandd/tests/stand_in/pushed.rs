@@ -9,11 +9,15 @@ use anyhow::Result;
 use demandd::blobs::Blobs;
 use demandd::image::build::describe;
 use demandd::image::verify::{chunks, manifest};
-use demandd::source::http::Options;
+use demandd::source::http::client::Session;
+use demandd::source::http::secret::SecretFile;
+use demandd::source::http::{Client, Options};
 use demandd::source::mirror::Mirrors;
 use demandd::source::place::Place;
+use demandd::source::s3::{Bucket, Key};
 use demandd::source::{Failure, Source};
 use demandd::store::push;
+use demandd::store::s3::S3;
 
 use super::daemon::{options, Daemon, NEVER};
 use super::{mirrors, Site};
@@ -61,6 +65,19 @@ pub fn push_to(from: &Path, place: &str) -> Result<Vec<String>> {
         Ok(())
     })?;
     Ok(had)
+}
+
+/// A bucket that takes no more than `part` bytes at a time.
+pub fn bucket(name: &str, endpoint: &str, key: &Path, part: u64) -> S3 {
+    let client = Client::new(&web_options()).unwrap();
+    let bucket = Bucket::new(name, Some(endpoint), None, None).unwrap();
+    let key = SecretFile::open(key, Key::parse).unwrap();
+    let session = Session::new(client, &bucket.uri().unwrap(), bucket.access(Some(key)));
+    S3 {
+        bucket,
+        session,
+        part,
+    }
 }
 
 /// A daemon that serves it from there.

@@ -2,7 +2,7 @@
 //! A server that speaks as much S3 as objects take, and looks at signatures. What it knows of these is from the reference,
 //! not from the daemon.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -30,6 +30,17 @@ pub struct State {
     pub ahead: Duration,
     /// Objects: bytes, and the digest that came with them.
     pub objects: HashMap<String, (Vec<u8>, String)>,
+    /// Objects that come in parts, by the name of the upload: what they will be, their digests, and parts.
+    pub uploads: HashMap<String, Upload>,
+    /// Where a target has such a text: what is answered once, and whether that is done which was asked for.
+    pub surprises: Vec<(&'static str, Vec<u8>, bool)>,
+}
+
+#[derive(Default)]
+pub struct Upload {
+    name: String,
+    digest: String,
+    parts: BTreeMap<usize, Vec<u8>>,
 }
 
 impl S3 {
@@ -40,6 +51,8 @@ impl S3 {
             region: "us-east-1".to_owned(),
             ahead: Duration::ZERO,
             objects: HashMap::new(),
+            uploads: HashMap::new(),
+            surprises: Vec::new(),
         }));
         let web = Web::new(&site.source_dir(), vec![], Fault::None);
         let own = Arc::clone(&state);
@@ -84,9 +97,24 @@ impl State {
         if let Some(refusal) = self.refusal(asked) {
             return refusal;
         }
-        let Some(name) = asked.target().strip_prefix("/bucket/p/") else {
+        let is_meant = |(text, _, _): &(&str, _, _)| asked.target().contains(text);
+        if let Some(at) = self.surprises.iter().position(is_meant) {
+            let (_, answer, is_done) = self.surprises.remove(at);
+            if is_done {
+                self.answer(asked);
+            }
+            return answer;
+        }
+        let (path, query) = asked
+            .target()
+            .split_once('?')
+            .unwrap_or((asked.target(), ""));
+        let Some(name) = path.strip_prefix("/bucket/p/") else {
             return error("404 Not Found", "NoSuchBucket", "");
         };
+        if !query.is_empty() {
+            return self.upload(asked, name, query);
+        }
         if asked.method() == "PUT" {
             let digest = asked.value("x-amz-meta-sha256").to_owned();
             self.objects
@@ -113,6 +141,58 @@ impl State {
                 let headers = format!("Content-Range: bytes {range}/{size}\r\n");
                 full("206 Partial Content", &headers, body)
             }
+        }
+    }
+
+    /// A part of an object, its beginning or its end.
+    fn upload(&mut self, asked: &Asked, name: &str, query: &str) -> Vec<u8> {
+        let parameters: HashMap<_, _> = query
+            .split('&')
+            .map(|pair| pair.split_once('=').unwrap())
+            .collect();
+        if parameters.contains_key("uploads") {
+            // A name as Amazon's are: not only letters and digits.
+            let id = format!("a._-{}", self.uploads.len());
+            let upload = Upload {
+                name: name.to_owned(),
+                digest: asked.value("x-amz-meta-sha256").to_owned(),
+                ..Upload::default()
+            };
+            let xml = format!("<R><Key>{name}</Key><UploadId>{id}</UploadId></R>");
+            self.uploads.insert(id, upload);
+            return full("200 OK", "", xml.as_bytes());
+        }
+        let id = parameters["uploadId"];
+        let Some(upload) = self.uploads.get_mut(id) else {
+            return error("404 Not Found", "NoSuchUpload", "");
+        };
+        assert_eq!(upload.name, name);
+        match asked.method() {
+            "PUT" => {
+                let number = parameters["partNumber"].parse().unwrap();
+                let tag = format!("ETag: \"{}\"\r\n", sha256(&asked.body));
+                upload.parts.insert(number, asked.body.clone());
+                empty("200 OK", &tag)
+            }
+            "POST" => {
+                let part = |(number, bytes): (&usize, &Vec<u8>)| {
+                    let tag = sha256(bytes);
+                    format!("<Part><PartNumber>{number}</PartNumber><ETag>\"{tag}\"</ETag></Part>")
+                };
+                let parts = upload.parts.iter().map(part).collect::<String>();
+                let wanted = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
+                assert_eq!(String::from_utf8_lossy(&asked.body), wanted);
+                let bytes: Vec<u8> = upload.parts.values().flatten().copied().collect();
+                let object = (bytes, upload.digest.clone());
+                self.objects.insert(name.to_owned(), object);
+                self.uploads.remove(id);
+                full("200 OK", "", b"<R><ETag>x</ETag></R>")
+            }
+            "DELETE" => {
+                self.uploads.remove(id);
+                empty("204 No Content", "")
+            }
+            method => panic!("{method}"),
         }
     }
 
@@ -161,7 +241,11 @@ impl State {
                 "{line}"
             );
         }
-        let mut text = format!("{}\n{}\n\n", asked.method(), asked.target());
+        let (path, query) = asked
+            .target()
+            .split_once('?')
+            .unwrap_or((asked.target(), ""));
+        let mut text = format!("{}\n{path}\n{query}\n", asked.method());
         for name in names.split(';') {
             text += &format!("{name}:{}\n", asked.value(name));
         }

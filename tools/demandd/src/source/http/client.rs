@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -142,8 +142,7 @@ impl Client {
         let mut config = agent
             .configure_request(request.map_err(Failure::lasting)?)
             .timeout_global(Some(left.max(Duration::from_millis(1))));
-        if matches!(ask.payload, Payload::File { .. }) {
-            // Once it has all of a large file, a server may have to look at it.
+        if ask.is_work {
             config = config.timeout_recv_response(None);
         }
         agent.run(config.build()).map_err(failure)
@@ -242,10 +241,12 @@ pub enum Payload<'a> {
     None,
     /// These bytes.
     Bytes(&'a [u8]),
-    /// All of a file, which has this size and should have this digest.
+    /// A part of a file, or all of it.
     File {
         /// The file.
         file: &'a File,
+        /// Where the part begins, in bytes.
+        offset: u64,
         /// Its size in bytes.
         size: u64,
         /// What is sent is announced to have this digest.
@@ -275,9 +276,13 @@ impl<'a> Payload<'a> {
         Ok(match *self {
             Self::None => None,
             Self::Bytes(bytes) => Some(Box::new(bytes)),
-            Self::File { file, size, .. } => {
-                let mut file = file;
-                file.rewind()?;
+            Self::File {
+                mut file,
+                offset,
+                size,
+                ..
+            } => {
+                file.seek(SeekFrom::Start(offset))?;
                 Some(Box::new(file.take(size)))
             }
         })
@@ -297,6 +302,8 @@ pub struct Ask<'a> {
     pub headers: Vec<(HeaderName, &'a str)>,
     /// What is sent with it.
     pub payload: Payload<'a>,
+    /// Once it has all of it, the server may have to work: it may say nothing for as long as the answer may take.
+    pub is_work: bool,
 }
 
 impl<'a> Ask<'a> {
@@ -308,6 +315,7 @@ impl<'a> Ask<'a> {
             label: url,
             headers: Vec::new(),
             payload: Payload::None,
+            is_work: false,
         }
     }
 }
