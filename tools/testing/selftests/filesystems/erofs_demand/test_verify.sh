@@ -5,7 +5,7 @@
 
 command -v python3 >/dev/null || skip_all "there is no python3"
 load_modules
-plan 13
+plan 17
 
 verify() { "$DEMANDD" verify --root "$CACHE" "$@" >"$TMP/told" 2>&1 || { cat "$TMP/told"; return 1; }; }
 # told EXTENDED-REGEX COMMAND...: COMMAND fails, and tells this.
@@ -66,8 +66,11 @@ waits_for_the_lease() {
 mkdir "$TMP/tree"
 head -c 300000 /dev/urandom >"$TMP/tree/file"
 DIGEST=$("$DEMANDD" image build "$TMP/tree" --name app --into "$SOURCE")
-"$DEMANDD" prepare --root "$CACHE" --source "$SOURCE" --image "app@$DIGEST" >/dev/null
-BLOB=$(find "$CACHE/cache" -name Dapp.blob)
+prepare_image() {
+	"$DEMANDD" prepare --root "$CACHE" --source "$SOURCE" --image "app@$DIGEST" >/dev/null
+	BLOB=$(find "$CACHE/cache" -name Dapp.blob)
+}
+prepare_image
 start_daemon
 mount_image app.img
 check "what was fetched is there" cmp "$MNT/file" "$TMP/tree/file"
@@ -90,4 +93,33 @@ check "all is there again" [ "$(present)" = "$before" ]
 umount "$MNT"
 check "whoever mounts a file that is being repaired waits" waits_for_the_lease
 check "and reads what is right" cmp "$MNT/file" "$TMP/tree/file"
+umount "$MNT"
+stop_daemon
+
+# Leases, and holes where something was, are up to the file system below.
+repaired() {
+	prepare_image && start_daemon && mount_image app.img && cmp "$MNT/file" "$TMP/tree/file" && umount "$MNT" || return
+	damage
+	told 'app.blob: 1 wrong chunks' verify && verify --repair && verify
+}
+read_again() {
+	asked=$(requests app.blob)
+	mount_image app.img && drop_caches && cmp "$MNT/file" "$TMP/tree/file" && umount "$MNT" || return
+	[ "$(requests app.blob)" -gt "$asked" ]
+}
+for type in xfs btrfs; do
+	wait_for 10 fails cache_bound
+	disk=$WORK/disk-$type ROOT=$WORK/on-$type
+	CACHE=$ROOT/cache TAG=$type
+	mkdir "$ROOT"
+	truncate -s 1G "$disk"
+	modprobe -q -a loop $type || :
+	"mkfs.$type" -q "$disk"
+	mount -o loop "$disk" "$ROOT"
+	mkdir "$CACHE"
+	check "$type: what is wrong is made absent, beside a daemon" repaired
+	check "$type: a reader gets the right bytes, from the source" read_again
+	stop_daemon
+	wait_for 10 umount "$ROOT"
+done
 finish
