@@ -10,7 +10,7 @@ SYSTEMD=/lib/systemd/systemd
 [ -x $SYSTEMD ] || skip_all "no systemd"
 [ -e "$UNIT" ] || skip_all "no unit: give its path in UNIT"
 load_modules
-plan 17
+plan 21
 
 # A systemd of the test's own: first process of a PID namespace, with /run and a control
 # group of its own, and nothing to do but our unit.
@@ -74,7 +74,8 @@ start_systemd() {
 	wait_for 20 started && wait_for 120 ctl -q is-active test.target
 }
 started() { manager=$(pgrep -P "$outer" -x systemd); }
-ctl() { nsenter -t "$manager" -m -p systemctl "$@"; }
+in_system() { nsenter -t "$manager" -m -p "$@"; }
+ctl() { in_system systemctl "$@"; }
 property() { ctl show demandd -p "$1" --value; }
 property_is() { equal "$(property "$1")" "$2"; }
 kernel_says() { equal "$(sed -n 2p /sys/kernel/debug/cachefiles_demand/caches | cut -d ' ' -f 1)" "$1"; }
@@ -133,4 +134,17 @@ check "the service can be stopped" ctl stop demandd
 check "then the device is closed, and what is missing cannot be read" fails read_file 5
 umount "$MNT"
 check "nothing is left of the cache" wait_for 20 no_cache
+
+# The configuration is in its usual place, but nowhere else than there.
+mount_verb() {
+	mkdir "$WORK/etc" && cp -a /etc/. "$WORK/demandd.toml" "$WORK/etc" &&
+		in_system mount --bind "$WORK/etc" /etc &&
+		in_system "$DEMANDD" mount app.img "$MNT"
+}
+check "\`demandd mount\` starts the service" mount_verb
+check "it is active then" ctl -q is-active demandd
+check "what is mounted can be read" in_system cmp "$MNT/5" "$TMP/tree/5"
+in_system umount "$MNT"
+ctl stop demandd
+check "nothing is left of the cache, again" wait_for 20 no_cache
 finish_test
