@@ -22,7 +22,7 @@ use demandd::abi::{Io, Limit, BLOCK};
 use demandd::cache::Volume;
 use demandd::doctor;
 use demandd::machine::Machine;
-use demandd::manifest::Address;
+use demandd::source::place::Address;
 use demandd::{kernel, size};
 
 pub(crate) use image::Image;
@@ -95,7 +95,8 @@ pub(crate) struct Prepare {
     pub(crate) sources: Sources,
     /// All blobs of an image that has a manifest, perhaps with the digest of that. From then on everything of them is
     /// verified. Can be given several times. With the directory or the address that has it, it is fetched from there,
-    /// whatever the sources of the daemon are
+    /// whatever the sources of the daemon are. An image of a registry is its address, oci://HOST/IMAGE
+    // Looked at later: clap would quote what it refuses, and there may be a password in it.
     #[arg(long = "image", value_name = "[PLACE/]NAME[@DIGEST]")]
     pub(crate) images: Vec<Address>,
     /// Names of blobs; without --source with a size each: NAME=SIZE, in bytes or with K, M, G or T
@@ -325,8 +326,10 @@ pub(crate) struct ConfigCheck {
 /// kernel modules; mounts. What cannot be had is named, with what to do.
 ///
 /// An image that has a manifest is given by its name, best with the digest of the manifest, and perhaps with the
-/// directory or the address that has it, which need not be a source of the daemon then. Any other image is given by the
-/// name of its primary blob; a source that is a directory must have it, or it must have been prepared.
+/// directory or the address that has it, which need not be a source of the daemon then; KEY=VALUE as for --source stand
+/// behind it. An image of a registry is given by its address: oci://HOST/IMAGE with :TAG or @sha256:DIGEST. Any other
+/// image is given by the name of its primary blob; a source that is a directory must have it, or it must have been
+/// prepared.
 ///
 /// A daemon that is started from here is the service demandd, if the configuration is about the same cache, or else a
 /// process in the background, which writes to demandd.log in the cache.
@@ -343,8 +346,9 @@ pub(crate) struct Mount {
     #[arg(short = 'o', long, value_name = "OPTIONS")]
     pub(crate) options: Option<String>,
     /// The image
+    // Looked at later, too.
     #[arg(value_name = "[PLACE/]NAME[@DIGEST]")]
-    pub(crate) image: String,
+    pub(crate) image: Address,
     /// The mount point
     pub(crate) dir: PathBuf,
 }

@@ -38,11 +38,11 @@ use demandd::image::{prepare::prepare as prepare_image, verify::verify as verify
 use demandd::kernel::Kernel;
 use demandd::log;
 use demandd::machine::Machine;
-use demandd::manifest::split_place;
+use demandd::manifest::Wanted;
 use demandd::mount::{self, Wish, READY};
 use demandd::notify::{self, Manager};
 use demandd::prefetch::{self, Queue};
-use demandd::source::place::Place;
+use demandd::source::place::{Address, Place};
 use demandd::store::{self, Store};
 use demandd::{doctor, gc, http, image, report, serve, size, status, verify};
 use reload::Reload;
@@ -225,16 +225,24 @@ fn push(dir: &Path, name: &str, store: &dyn Store) -> Result<()> {
 fn prepare(args: &Prepare) -> Result<()> {
     let volume = args.place.volume()?;
     let sources = args.sources.mirrors()?;
+    // A name that is none is told before anything is made.
     for address in &args.images {
-        let place = address.place.as_deref().map(full_place).transpose()?;
-        let there = place.as_deref().map(|place| args.sources.only(place));
-        let there = there.map(|there| there.required()).transpose()?;
+        if let Address::Named { name, .. } = address {
+            name.parse::<Wanted>()?;
+        }
+    }
+    for address in &args.images {
+        let address = address.full()?;
+        let there = address.place();
+        let there = there.map(|place| args.sources.only(place).required());
+        let there = there.transpose()?;
         let sources = there.as_ref().or(sources.as_ref());
         let sources = sources.context("--image needs a --source")?;
+        let (name, place) = address.look_up(Some(sources))?;
         prepare_image(
             &volume,
             sources,
-            &address.image,
+            &name.parse()?,
             place.as_deref(),
             |entry, prepared| tell_prepared(&volume, OsStr::new(&entry.name), entry.size, prepared),
         )?;
@@ -263,22 +271,20 @@ fn mount_image(args: &Mount) -> Result<()> {
     let site = &args.site;
     let root = site.root.as_deref().context("give the cache: --root")?;
     let root = std::path::absolute(root)?;
-    let (place, image) = split_place(&args.image);
-    let place = place.map(full_place).transpose()?;
-    let sources = match &place {
+    let image = args.image.full()?;
+    let sources = match image.place() {
         Some(place) => &site.sources.only(place),
         None => &site.sources,
     };
     let wish = Wish {
-        image: image.to_owned(),
         devices: args.blobs.clone(),
         tag: site.tag.clone(),
         options: args.options.clone(),
         dir: args.dir.clone(),
         mirrors: sources.mirrors()?,
         directories: sources.directories(),
-        daemon: (!sources.is_empty()).then(|| daemon(site, &root, place.as_deref())),
-        place,
+        daemon: (!sources.is_empty()).then(|| daemon(site, &root, image.place())),
+        image,
     };
     mount::mount(&site.machine(), &Volume::new(&root, &site.volume)?, &wish)
 }
@@ -324,16 +330,6 @@ fn is_service(site: &Site, root: &Path) -> bool {
         }
         _ => false,
     }
-}
-
-/// A place as it is understood from anywhere.
-fn full_place(place: &str) -> Result<OsString> {
-    if !Place::parse(OsStr::new(place))?.is_directory() {
-        return Ok(place.into());
-    }
-    let path = Path::new(place).canonicalize();
-    let path = path.with_context(|| format!("no source {place}"))?;
-    Ok(path.into_os_string())
 }
 
 /// Reads `NAME=SIZE`. A name may have equals signs of its own.

@@ -59,37 +59,6 @@ pub struct Wanted {
     pub digest: Option<Digest>,
 }
 
-/// An image, perhaps with the place that has it: a directory, or the address of one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// The place.
-    pub place: Option<String>,
-    /// The image.
-    pub image: Wanted,
-}
-
-/// Takes a name apart from the place before it, if there is one. Neither a name nor a digest has a slash.
-pub fn split_place(text: &str) -> (Option<&str>, &str) {
-    match text.rsplit_once('/') {
-        Some(("", name)) => (Some("/"), name),
-        Some((place, name)) => (Some(place), name),
-        None => (None, text),
-    }
-}
-
-/// Reads `NAME`, `PLACE/NAME`, and both with `@DIGEST`.
-impl FromStr for Address {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let (place, name) = split_place(text);
-        Ok(Self {
-            place: place.map(str::to_owned),
-            image: name.parse()?,
-        })
-    }
-}
-
 /// Whether a name can stand in a manifest. Such a name is a file name, the same in every encoding.
 pub fn check_name(name: &str) -> Result<()> {
     ensure!(
@@ -109,6 +78,11 @@ pub fn check_name(name: &str) -> Result<()> {
 /// The file of an image's manifest.
 pub fn manifest_file(image: &str) -> String {
     format!("{image}{MANIFEST}")
+}
+
+/// The image of which a file is the manifest, if it is one.
+pub fn image_of(file: &str) -> Option<&str> {
+    file.strip_suffix(MANIFEST)
 }
 
 /// The file of the list of a blob's chunks.
@@ -267,6 +241,15 @@ impl FromStr for Wanted {
             name: name.to_owned(),
             digest,
         })
+    }
+}
+
+/// As it is read.
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        let digest = self.digest;
+        digest.map_or(Ok(()), |digest| write!(f, "@{digest}"))
     }
 }
 

@@ -22,14 +22,13 @@ use crate::kernel::{Kernel, DIR};
 use crate::machine::{Machine, Origin};
 use crate::manifest::{manifest_file, Wanted};
 use crate::source::mirror::Mirrors;
+use crate::source::place::Address;
 
 /// What is to be mounted, and where.
 #[derive(Debug)]
 pub struct Wish {
-    /// The name of the primary blob; or that of an image with a manifest, perhaps with its digest.
-    pub image: String,
-    /// The place that has the image, if it was named.
-    pub place: Option<OsString>,
+    /// The image, with a place if one was named. Its name is that of the primary blob, or one that has a manifest.
+    pub image: Address,
     /// The names of the other blobs, in order; none if the image has them.
     pub devices: Vec<String>,
     /// The cache's name.
@@ -73,8 +72,9 @@ pub fn mount(machine: &Machine, volume: &Volume, wish: &Wish) -> Result<()> {
         dir.display()
     );
     // What mount(2) cannot take is told before anything is made.
-    data(wish, &wish.image)?;
-    let primary = prepare(volume, wish)?;
+    let (name, place) = wish.image.look_up(wish.mirrors.as_deref())?;
+    data(wish, &name)?;
+    let primary = prepare(volume, wish, &name, place.as_deref())?;
     let data = data(wish, &primary)?;
     serve(machine, wish)?;
     load(machine, "erofs")?;
@@ -110,31 +110,30 @@ fn data(wish: &Wish, primary: &str) -> Result<CString> {
 }
 
 /// Makes the cache files; returns the name of the primary blob.
-fn prepare(volume: &Volume, wish: &Wish) -> Result<String> {
-    let name = OsStr::new(&wish.image);
-    let wanted = wish.image.parse::<Wanted>();
+fn prepare(volume: &Volume, wish: &Wish, image: &str, place: Option<&OsStr>) -> Result<String> {
+    let name = OsStr::new(image);
+    let wanted = image.parse::<Wanted>();
     let has_manifest = match &wanted {
         Ok(wanted) if wanted.digest.is_some() => true,
         // Whoever names a place means the image that is there, whatever is prepared.
-        _ if wish.place.is_none() && volume.path(name)?.exists() => false,
+        _ if place.is_none() && volume.path(name)?.exists() => false,
         Ok(wanted) => {
             let file = manifest_file(&wanted.name);
             in_directory(OsStr::new(&file), &wish.directories).is_some()
                 || in_directory(name, &wish.directories).is_none()
         }
         // A digest that is none.
-        Err(_) if wish.image.contains("@sha256:") => true,
+        Err(_) if image.contains("@sha256:") => true,
         Err(_) => false,
     };
     if !has_manifest {
-        prepare_plain(volume, wish)?;
-        return Ok(wish.image.clone());
+        prepare_plain(volume, wish, name)?;
+        return Ok(image.to_owned());
     }
     let mirrors = wish.mirrors.as_deref();
     let mirrors = mirrors.with_context(|| {
         format!("{name:?} is not prepared: run `demandd prepare`, or give a --source")
     })?;
-    let place = wish.place.as_deref();
     let manifest = prepare_image(volume, mirrors, &wanted?, place, |_, _| Ok(()))
         .with_context(|| format!("{name:?} is not prepared, and cannot be"))?;
     let primary = manifest.entries().first().context("it has no blobs")?;
@@ -142,8 +141,7 @@ fn prepare(volume: &Volume, wish: &Wish) -> Result<String> {
 }
 
 /// Prepares an image without a manifest, which only a directory may have.
-fn prepare_plain(volume: &Volume, wish: &Wish) -> Result<()> {
-    let image = OsStr::new(&wish.image);
+fn prepare_plain(volume: &Volume, wish: &Wish, image: &OsStr) -> Result<()> {
     let directories = &wish.directories;
     prepare_one(volume, image, directories)?;
     let devices = match in_directory(image, directories) {

@@ -18,7 +18,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Error, Result};
+use anyhow::{anyhow, Error, Result};
+
+use crate::digest::Digest;
+use crate::manifest::Wanted;
 
 /// A place that has blobs.
 pub trait Source: fmt::Debug + Send + Sync {
@@ -30,6 +33,11 @@ pub trait Source: fmt::Debug + Send + Sync {
 
     /// Opens a blob, which has to have this size.
     fn blob(&self, name: &OsStr, size: u64) -> Result<Box<dyn Ranges>, Failure>;
+
+    /// The image that the source is, if it is one rather than a place for many.
+    fn itself(&self, _until: Instant) -> Result<Itself, Failure> {
+        Err(is_no_image(self.label()))
+    }
 
     /// Looks whether the source answers at all.
     fn probe(&self, until: Instant) -> Result<(), Failure>;
@@ -49,6 +57,19 @@ pub trait Source: fmt::Debug + Send + Sync {
     fn reload(&self) -> Result<bool> {
         Ok(false)
     }
+}
+
+/// An image that is a source of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Itself {
+    /// The image.
+    pub image: Wanted,
+    /// What the source knows it by, whatever names it has there.
+    pub digest: Digest,
+}
+
+fn is_no_image(label: &str) -> Failure {
+    Failure::lasting(anyhow!("{label} is a place for images: name one of them"))
 }
 
 /// Opens what is at a place: a directory, or the address of one.

@@ -5,14 +5,17 @@ mod stand_in;
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use demandd::digest::Digest;
+use demandd::image::build::describe;
+use demandd::source::oci::{manifest, Layer};
 use demandd::source::Kind;
 use stand_in::process::{demandd, str};
 use stand_in::pushed::{failure, image, open, push_to, read_manifest, serve, CHUNK, SIZE};
 use stand_in::registry::{send, Registry};
 use stand_in::web::{empty, Fault, Web};
-use stand_in::{record, Site};
+use stand_in::{record, Site, PATIENCE};
 
 /// The example of RFC 7617.
 const LOGIN: &str = "QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
@@ -301,4 +304,74 @@ fn the_verb_prints_what_it_did_and_knows_the_usual_file() {
         told.starts_with(&format!("a.img\t{SIZE}\tgood\n")),
         "{told}"
     );
+}
+
+#[test]
+fn an_image_is_prepared_by_its_address_and_stays_what_it_was_when_the_tag_moves() {
+    let case = Case::new();
+    let place = case.push();
+    let root = case.site.root();
+    let prepare = |place: &str| {
+        let args = ["prepare", "--root", str(&root), "--proxy=none", "--image"];
+        demandd().args(args).arg(place).output().unwrap()
+    };
+    let out = prepare(&place);
+    assert!(out.status.success(), "{out:?}");
+    assert_eq!(case.site.missing("a.img"), SIZE);
+
+    let manifest = case.registry.state.lock().unwrap().manifests["1"].clone();
+    let pinned = case
+        .registry
+        .place(&format!(":1@{}", Digest::of(&manifest)));
+    let places = case.site.volume().places("a.img".as_ref()).unwrap();
+    assert_eq!(places, [&*pinned]);
+
+    // The same tag, another image.
+    let wanted = read_manifest(&*open(&pinned)).unwrap();
+    fs::remove_dir_all(case.site.source_dir()).unwrap();
+    fs::create_dir(case.site.source_dir()).unwrap();
+    fs::write(case.site.source_dir().join("a.img"), [5; 8192]).unwrap();
+    describe(&case.site.source_dir(), "a", &["a.img".to_owned()], 4096).unwrap();
+    case.push();
+    assert_ne!(read_manifest(&*open(&place)).unwrap(), wanted);
+    assert_eq!(read_manifest(&*open(&pinned)).unwrap(), wanted);
+    // What is prepared is not taken for it.
+    let out = prepare(&place);
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(!out.status.success() && said.contains("a.img"), "{said}");
+}
+
+#[test]
+fn what_is_no_image_of_a_registry_has_to_be_named() {
+    let case = Case::new();
+    let place = case.registry.place(":1");
+    let asked = |place: &str| {
+        let source = open(place);
+        let failure = source.itself(Instant::now() + PATIENCE).unwrap_err();
+        assert_eq!(failure.kind, Kind::Lasting);
+        format!("{:#}", failure.error)
+    };
+    let dir = case.site.source_dir();
+    assert!(asked(str(&dir)).contains("name one of them"));
+    assert!(asked(&case.registry.web.url()).contains("name one of them"));
+    let layer = |name: &str| Layer {
+        kind: "x".to_owned(),
+        name: name.to_owned(),
+        digest: Digest::of(name.as_bytes()),
+        size: 1,
+    };
+    for (layers, expected) in [
+        (vec![layer("a.img")], "no manifest of an image"),
+        (
+            vec![layer("a.manifest"), layer("b.manifest")],
+            "several images",
+        ),
+    ] {
+        let bytes = manifest(&layers);
+        let mut state = case.registry.state.lock().unwrap();
+        state.manifests.insert("1".to_owned(), bytes);
+        drop(state);
+        let said = asked(&place);
+        assert!(said.contains(expected), "{said}");
+    }
 }

@@ -7,7 +7,8 @@ use std::collections::HashSet;
 
 use demandd::chunks::{count, is_chunk_size, Chunks, LIST_MAX};
 use demandd::digest::{Digest, SIZE};
-use demandd::manifest::{check_name, Address, Entry, Manifest, Wanted, BLOBS_MAX};
+use demandd::manifest::{check_name, Entry, Manifest, Wanted, BLOBS_MAX};
+use demandd::source::place::Address;
 
 /// The longest list that is made here, in chunks.
 const COUNT_MAX: u64 = 64;
@@ -67,13 +68,16 @@ fn check(entry: &Entry) {
 fn asked_for(manifest: &Manifest, bytes: &[u8]) {
     let name = &manifest.entries()[0].name;
     let text = format!("https://a.example/b@c/{name}@{}", manifest.digest());
-    let address: Address = text.parse().expect("it has a place and a name");
-    assert_eq!(address.place.as_deref(), Some("https://a.example/b@c"));
-    assert_eq!(address.image.name, *name);
-    assert_eq!(address.image.parse(bytes).unwrap(), *manifest);
+    let address = Address::from(text.as_str());
+    assert_eq!(address.place(), Some("https://a.example/b@c".as_ref()));
+    let (text, _) = address.look_up(None).expect("it has a name");
+    let wanted: Wanted = text.parse().expect("it has a name and a digest");
+    assert_eq!(wanted.name, *name);
+    assert_eq!(wanted.to_string(), text);
+    assert_eq!(wanted.parse(bytes).unwrap(), *manifest);
     let other = Wanted {
         digest: Some(Digest::of(b"something else")),
-        ..address.image
+        ..wanted
     };
     other.parse(bytes).unwrap_err();
 }

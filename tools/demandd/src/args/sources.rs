@@ -94,7 +94,8 @@ impl Sources {
                 Ok(place) if place.is_directory() => {
                     add("--source", full(Path::new(text)).as_os_str());
                 }
-                _ => add("--source", text),
+                Ok(place) => add("--source", place.full().as_ref().unwrap_or(text)),
+                Err(_) => add("--source", text),
             }
         }
         add("--source-timeout", source_timeout.to_string().as_ref());

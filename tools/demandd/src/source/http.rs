@@ -26,7 +26,7 @@ use ureq::BodyReader;
 use self::access::{Access, Anybody};
 use self::client::{io_failure, text, Answer, Ask, Elsewhere, Session};
 pub use self::client::{Client, Options};
-use super::{Failure, How, Ranges, Source, Stream};
+use super::{is_no_image, Failure, How, Itself, Ranges, Source, Stream};
 use crate::digest::Digest;
 
 /// Where the files of a source are.
@@ -36,6 +36,11 @@ pub trait Places: fmt::Debug + Send + Sync {
 
     /// Where a file is. It may take questions to find it.
     fn find(&self, session: &Session, name: &OsStr, until: Instant) -> Result<Found, Failure>;
+
+    /// As [`Source::itself`].
+    fn itself(&self, _session: &Session, _until: Instant) -> Result<Itself, Failure> {
+        Err(is_no_image(self.label()))
+    }
 
     /// What is asked for to see whether the server answers.
     fn front(&self) -> &str;
@@ -159,6 +164,10 @@ impl Source for Http {
             size,
             moved: Mutex::default(),
         }))
+    }
+
+    fn itself(&self, until: Instant) -> Result<Itself, Failure> {
+        self.0.places.itself(&self.0.session, until)
     }
 
     fn probe(&self, until: Instant) -> Result<(), Failure> {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, Context, Result};
 
-use super::{Failure, Kind, Opener, Source};
+use super::{Failure, Itself, Kind, Opener, Source};
 use crate::{cache, log};
 
 /// How long a source is left alone after its first failure.
@@ -128,10 +128,25 @@ impl Mirrors {
 
     /// Reads a small file from one of the sources: from the first one whose file `take` takes.
     pub fn file<T>(&self, name: &str, most: u64, take: impl Fn(Vec<u8>) -> Result<T>) -> Result<T> {
+        self.ask(|source, until| source.file(name, most, until), take)
+            .with_context(|| format!("cannot get {name}"))
+    }
+
+    /// The image that the source is.
+    pub fn itself(&self) -> Result<Itself> {
+        self.ask(|source, until| source.itself(until), Ok)
+    }
+
+    /// Asks one of the sources: the first one whose answer `take` takes.
+    fn ask<A, T>(
+        &self,
+        ask: impl Fn(&dyn Source, Instant) -> Result<A, Failure>,
+        take: impl Fn(A) -> Result<T>,
+    ) -> Result<T> {
         let deadline = self.deadline();
         let mut refused = Vec::new();
         let mut last = None;
-        // A file that is not the right one. The last of them is told by whoever asked.
+        // An answer that is not the right one. The last of them is told by whoever asked.
         let mut wrong = None;
         loop {
             let chosen = self.choose(&|at| at < self.general && !refused.contains(&at));
@@ -144,10 +159,10 @@ impl Mirrors {
             }
             let source = self.source(at)?;
             let began = Instant::now();
-            match source.file(name, most, half_way(deadline)) {
-                Ok(bytes) => {
+            match ask(&*source, half_way(deadline)) {
+                Ok(answer) => {
                     self.went_well(at);
-                    match take(bytes) {
+                    match take(answer) {
                         Ok(taken) => return Ok(taken),
                         Err(error) => {
                             refused.push(at);
@@ -166,7 +181,6 @@ impl Mirrors {
         }
         let error = wrong.or(last);
         Err(error.unwrap_or_else(|| anyhow!("no source can be asked now")))
-            .with_context(|| format!("cannot get {name}"))
     }
 
     /// Reads credentials again, of every source for which that goes well. Whether there are other ones: what was refused

@@ -21,8 +21,9 @@ use super::http::access::Access;
 use super::http::client::{Ask, Session};
 use super::http::secret::SecretFile;
 use super::http::{Found, Places};
-use super::Failure;
+use super::{Failure, Itself};
 use crate::digest::Digest;
+use crate::manifest::{image_of, Wanted};
 
 /// The largest manifest that registries have to take, in bytes.
 const MANIFEST_MAX: u64 = 4 << 20;
@@ -86,6 +87,31 @@ impl Reference {
             digest,
         })
     }
+
+    /// The same image by its digest.
+    pub fn pinned(&self, digest: &Digest) -> Self {
+        Self {
+            digest: Some(*digest),
+            ..self.clone()
+        }
+    }
+}
+
+/// As [`Reference::parse`] reads it.
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            host,
+            name,
+            tag,
+            digest,
+        } = self;
+        write!(f, "oci://{host}/{name}")?;
+        if !tag.is_empty() {
+            write!(f, ":{tag}")?;
+        }
+        digest.map_or(Ok(()), |digest| write!(f, "@{digest}"))
+    }
 }
 
 /// A file of an image: a layer.
@@ -125,6 +151,32 @@ pub fn manifest(layers: &[Layer]) -> Vec<u8> {
     manifest.to_string().into_bytes()
 }
 
+/// What the manifest of an image says.
+#[derive(Debug)]
+struct Files {
+    /// The digest of the manifest.
+    manifest: Digest,
+    /// The digests of files by their names.
+    digests: HashMap<String, Digest>,
+}
+
+impl Files {
+    /// The image of which these are the files.
+    fn image(&self) -> Result<Wanted> {
+        let mut images = self.digests.iter().filter_map(|(file, digest)| {
+            Some(Wanted {
+                name: image_of(file)?.to_owned(),
+                digest: Some(*digest),
+            })
+        });
+        match (images.next(), images.next()) {
+            (Some(image), None) => Ok(image),
+            (None, _) => bail!("it has no manifest of an image"),
+            _ => bail!("it has manifests of several images"),
+        }
+    }
+}
+
 /// Reads a manifest: the digests of files by their names.
 fn files(bytes: &[u8]) -> Result<HashMap<String, Digest>> {
     let manifest: Value = serde_json::from_slice(bytes).context("it is not JSON")?;
@@ -158,7 +210,7 @@ pub struct Image {
     base: String,
     /// The address of the manifest.
     front: String,
-    files: Mutex<Option<Arc<HashMap<String, Digest>>>>,
+    files: Mutex<Option<Arc<Files>>>,
 }
 
 impl Image {
@@ -210,11 +262,7 @@ impl Image {
     }
 
     /// Gets the manifest, once.
-    fn files(
-        &self,
-        session: &Session,
-        until: Instant,
-    ) -> Result<Arc<HashMap<String, Digest>>, Failure> {
+    fn files(&self, session: &Session, until: Instant) -> Result<Arc<Files>, Failure> {
         let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(files) = &*known {
             return Ok(Arc::clone(files));
@@ -226,15 +274,17 @@ impl Image {
             .check(StatusCode::OK)
             .map_err(|failure| failure.context(&self.front))?;
         let bytes = answer.bytes(&self.front, MANIFEST_MAX)?;
+        let manifest = Digest::of(&bytes);
         let digest = self.reference.digest;
-        if digest.is_some_and(|digest| digest != Digest::of(&bytes)) {
+        if digest.is_some_and(|digest| digest != manifest) {
             let error = anyhow!("the manifest of {} has another digest", self.label);
             return Err(Failure::lasting(error));
         }
-        let files = files(&bytes)
+        let digests = files(&bytes)
             .with_context(|| format!("the manifest of {}", self.label))
             .map_err(Failure::lasting)?;
-        Ok(Arc::clone(known.insert(Arc::new(files))))
+        let files = Arc::new(Files { manifest, digests });
+        Ok(Arc::clone(known.insert(files)))
     }
 }
 
@@ -245,12 +295,21 @@ impl Places for Image {
 
     fn find(&self, session: &Session, name: &OsStr, until: Instant) -> Result<Found, Failure> {
         let files = self.files(session, until)?;
-        let digest = name.to_str().and_then(|name| files.get(name));
+        let digest = name.to_str().and_then(|name| files.digests.get(name));
         let digest =
             digest.ok_or_else(|| Failure::lasting(anyhow!("{self} has no file {name:?}")))?;
         Ok(Found {
             url: self.blob(digest),
             digest: Some(*digest),
+        })
+    }
+
+    fn itself(&self, session: &Session, until: Instant) -> Result<Itself, Failure> {
+        let files = self.files(session, until)?;
+        let image = files.image().with_context(|| self.label.clone());
+        Ok(Itself {
+            image: image.map_err(Failure::lasting)?,
+            digest: files.manifest,
         })
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -13,10 +14,12 @@ use super::http::access::{Access, Header};
 use super::http::client::Session;
 use super::http::secret::{bearer, Login, SecretFile};
 use super::http::{self, Client, Http, Options};
+use super::mirror::Mirrors;
 use super::oci::auth::Logins;
 use super::oci::{self, Image, Reference};
 use super::s3::{Bucket, Key};
-use super::Source;
+use super::{Itself, Source};
+use crate::digest::Digest;
 use crate::store::{self, s3, Store};
 
 /// What every address can have.
@@ -30,6 +33,16 @@ const S3: [&str; 4] = ["endpoint", "region", "style", "key-file"];
 
 /// What an image in a registry can have.
 const OCI: [&str; 2] = ["auth-file", "plain-http"];
+
+/// The keys whose values are paths.
+const FILES: [&str; 6] = [
+    "proxy-password-file",
+    "ca-file",
+    "password-file",
+    "token-file",
+    "key-file",
+    "auth-file",
+];
 
 /// A source that somebody has named. Nobody has been asked for anything yet.
 #[derive(Clone, Debug)]
@@ -89,6 +102,93 @@ impl Scheme {
     }
 }
 
+/// An image as somebody names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `NAME` or `PLACE/NAME`, both perhaps with `@DIGEST`.
+    Named {
+        /// The name, and the digest.
+        name: String,
+        /// The place that has it.
+        place: Option<OsString>,
+    },
+    /// A place that is the image: one of a registry, `oci://HOST/IMAGE`.
+    Itself(OsString),
+}
+
+/// Takes a name apart from the place before it. Neither a name nor a digest has a slash. The settings of an address stand
+/// behind the name.
+impl From<&str> for Address {
+    fn from(text: &str) -> Self {
+        let scheme = Scheme::of(text.as_ref());
+        if scheme == Scheme::Oci {
+            return Self::Itself(text.into());
+        }
+        let is_address = scheme != Scheme::Directory;
+        let (text, settings) = match text.split_once(char::is_whitespace) {
+            Some((address, settings)) if is_address => (address, format!(" {settings}")),
+            _ => (text, String::new()),
+        };
+        let (place, name) = match text.rsplit_once('/') {
+            Some(("", name)) => (Some("/"), name),
+            Some((place, name)) => (Some(place), name),
+            None => (None, text),
+        };
+        Self::Named {
+            name: name.to_owned(),
+            place: place.map(|place| format!("{place}{settings}").into()),
+        }
+    }
+}
+
+impl Address {
+    /// The place, if there is one.
+    pub fn place(&self) -> Option<&OsStr> {
+        match self {
+            Self::Named { place, .. } => place.as_deref(),
+            Self::Itself(place) => Some(place),
+        }
+    }
+
+    /// The same, with the place as it is understood from anywhere.
+    pub fn full(&self) -> Result<Self> {
+        let full = |place: &OsString| Place::parse(place)?.full();
+        Ok(match self {
+            Self::Named { name, place } => Self::Named {
+                name: name.clone(),
+                place: place.as_ref().map(full).transpose()?,
+            },
+            Self::Itself(place) => Self::Itself(full(place)?),
+        })
+    }
+
+    /// The name and the place. A place that is the image is asked, and is known by its digest from then on; `mirrors` is
+    /// that place.
+    pub fn look_up(&self, mirrors: Option<&Mirrors>) -> Result<(String, Option<OsString>)> {
+        match self {
+            Self::Named { name, place } => Ok((name.clone(), place.clone())),
+            Self::Itself(place) => {
+                let Itself { image, digest } = mirrors.context("there is no source")?.itself()?;
+                let pinned = Place::parse(place)?.pinned(&digest)?;
+                Ok((image.to_string(), Some(pinned)))
+            }
+        }
+    }
+}
+
+/// Without what may be secret.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named { name, .. } => f.write_str(name),
+            Self::Itself(place) => match Place::parse(place) {
+                Ok(place) => write!(f, "{}", Path::new(&place.name).display()),
+                Err(_) => f.write_str("an image"),
+            },
+        }
+    }
+}
+
 impl Place {
     /// Reads a name. A directory has no settings, so that its name may have spaces. Errors do not quote what may be secret.
     pub fn parse(text: &OsStr) -> Result<Self> {
@@ -143,6 +243,45 @@ impl Place {
     /// The directory, or the address.
     pub fn name(&self) -> &OsStr {
         &self.name
+    }
+
+    /// The same place as it is understood from anywhere: with the paths of files in full.
+    pub fn full(&self) -> Result<OsString> {
+        if self.is_directory() {
+            let path = Path::new(&self.name).canonicalize();
+            let path =
+                path.with_context(|| format!("no source {}", Path::new(&self.name).display()))?;
+            return Ok(path.into_os_string());
+        }
+        let mut place = self.clone();
+        for (key, value) in &mut place.settings {
+            if FILES.contains(&key.as_str()) {
+                let path = std::path::absolute(&*value)?.into_os_string();
+                let path = path.into_string().ok();
+                let path = path.filter(|path| !path.contains(char::is_whitespace));
+                *value = path.with_context(|| format!("the path of {key} has a space"))?;
+            }
+        }
+        Ok(place.text())
+    }
+
+    /// The same place, an image of a registry, by the digest that it has there: it is this image whatever becomes of a tag.
+    pub fn pinned(&self, digest: &Digest) -> Result<OsString> {
+        let name = self.name.to_str().context("an address is text")?;
+        let place = Self {
+            name: Reference::parse(name)?.pinned(digest).to_string().into(),
+            settings: self.settings.clone(),
+        };
+        Ok(place.text())
+    }
+
+    /// As [`Place::parse`] reads it.
+    fn text(&self) -> OsString {
+        let mut text = self.name.clone();
+        for (key, value) in &self.settings {
+            text.push(format!(" {key}={value}"));
+        }
+        text
     }
 
     /// The source. Credentials are read, and nobody is asked for anything. `options` are for what the place does not say
@@ -276,6 +415,54 @@ mod tests {
         let place = Place::parse("/a directory proxy=none".as_ref()).unwrap();
         assert_eq!(place.name(), "/a directory proxy=none");
         assert!(place.is_directory());
+    }
+
+    #[test]
+    fn an_image_has_a_place_and_a_name_or_is_a_place() {
+        for (text, name, place) in [
+            ("app", "app", None),
+            ("/app", "app", Some("/")),
+            ("a b/app@sha256:0", "app@sha256:0", Some("a b")),
+            ("https://h/a/app", "app", Some("https://h/a")),
+            (
+                "s3://bucket/app@sha256:0 endpoint=http://h/x key-file=/k",
+                "app@sha256:0",
+                Some("s3://bucket endpoint=http://h/x key-file=/k"),
+            ),
+        ] {
+            let expected = Address::Named {
+                name: name.to_owned(),
+                place: place.map(OsString::from),
+            };
+            assert_eq!(Address::from(text), expected);
+        }
+        let text = "oci://h/a/app:1 plain-http=true";
+        assert_eq!(Address::from(text), Address::Itself(text.into()));
+    }
+
+    #[test]
+    fn a_place_is_the_same_from_anywhere() {
+        let here = std::env::current_dir().unwrap();
+        let full = Place::parse("s3://b key-file=k region=r".as_ref()).unwrap();
+        let expected = format!("s3://b key-file={}/k region=r", here.display());
+        assert_eq!(full.full().unwrap(), *expected);
+        assert_eq!(Place::parse(".".as_ref()).unwrap().full().unwrap(), here);
+    }
+
+    #[test]
+    fn an_image_of_a_registry_can_be_named_by_its_digest() {
+        let digest = Digest::of(b"");
+        for (text, expected) in [
+            ("oci://h/a", format!("oci://h/a:latest@{digest}")),
+            (
+                "oci://h:1/a:b plain-http=true",
+                format!("oci://h:1/a:b@{digest} plain-http=true"),
+            ),
+        ] {
+            let place = Place::parse(text.as_ref()).unwrap();
+            assert_eq!(place.pinned(&digest).unwrap(), *expected);
+            Place::parse(expected.as_ref()).unwrap();
+        }
     }
 
     #[test]

@@ -4,9 +4,11 @@
 # shellcheck disable=SC2119 # functions with optional arguments
 . "${0%/*}/lib.sh"
 
-command -v nginx >/dev/null || skip_all "there is no nginx"
+for server in nginx docker-registry; do
+	command -v $server >/dev/null || skip_all "there is no $server"
+done
 load_modules
-plan 25
+plan 28
 
 # mount_verb TAG ARGUMENT...
 mount_verb() {
@@ -43,7 +45,27 @@ start_server() {
 	SERVER=$!
 	wait_for 20 answers
 }
-answers() { python3 -c "import socket; socket.create_connection(('127.0.0.1', $PORT), 5)" 2>/dev/null; }
+answers() { python3 -c "import socket; socket.create_connection(('127.0.0.1', ${1-$PORT}), 5)" 2>/dev/null; }
+
+# A registry on this machine.
+REGISTRY_PORT=8072
+start_registry() {
+	mkdir "$TMP/registry"
+	cat >"$TMP/registry.yml" <<-END
+		version: 0.1
+		log:
+		  level: error
+		storage:
+		  filesystem:
+		    rootdirectory: $TMP/registry
+		http:
+		  addr: 127.0.0.1:$REGISTRY_PORT
+		  secret: any
+	END
+	docker-registry serve "$TMP/registry.yml" >"$TMP/registry.log" 2>&1 &
+	REGISTRY=$!
+	wait_for 20 answers $REGISTRY_PORT
+}
 
 # The daemon that `demandd mount` has started: the one that serves our cache.
 started_daemon() { pgrep -f -- "serve --root $CACHE "; }
@@ -51,13 +73,16 @@ end_started_daemon() {
 	started_daemon | while read -r pid; do kill "$pid"; done
 	wait_for 20 fails started_daemon
 }
-SERVER=''
+SERVER='' REGISTRY=''
 at_exit() {
 	at_exit_status=$?
 	set +e
 	umount "$MNT" 2>/dev/null
 	end_started_daemon
-	[ -z "$SERVER" ] || { kill -9 "$SERVER"; wait "$SERVER"; } 2>/dev/null
+	for server in $SERVER $REGISTRY; do
+		kill -9 "$server"
+		wait "$server"
+	done 2>/dev/null
 	(exit "$at_exit_status")
 	cleanup
 }
@@ -96,6 +121,14 @@ check "one of a web server is mounted with the daemon that runs" mount_place "ht
 check "it is the same one" [ "$(started_daemon | wc -l)" = 1 ]
 check "its file has the right content, too" cmp "$MNT/file" "$TMP/tree/file"
 check "only ranges of its blobs were asked for" fails grep -E '"GET /web.(img|blob) HTTP/1.1" 200' "$TMP/access"
+umount "$MNT"
+start_registry
+IMAGE="oci://127.0.0.1:$REGISTRY_PORT/apps/app:1 plain-http=true"
+"$DEMANDD" image build "$TMP/tree" --name pushed --into "$TMP/far" >/dev/null
+check "an image is pushed to a registry" \
+	"$DEMANDD" image push "$TMP/far" --name pushed --to "$IMAGE" --proxy none
+check "and mounted by its address there" mount_place "$IMAGE"
+check "its file has the right content, too" cmp "$MNT/other" "$TMP/tree/other"
 umount "$MNT"
 check "another digest is refused" refused 'another image, or damaged' mount_place "http://127.0.0.1:$PORT/web@$OTHER"
 check "the log of the daemon is for its owner" [ "$(stat -c %a "$CACHE/demandd.log")" = 600 ]
