@@ -227,9 +227,9 @@ impl Access for Signer {
         // Without one it is refused all the same.
         let reader = response.body_mut().as_reader();
         let _ = reader.take(REASON_MAX).read_to_string(&mut reason);
-        let code = element(&reason, "Code");
+        let code = word(&reason, "Code");
         if region.is_empty() {
-            region = element(&reason, "Region").to_owned();
+            region = word(&reason, "Region").to_owned();
         }
         // Keys come and go; and who asked for something with the old one is not to suffer.
         let about_key = [
@@ -298,17 +298,18 @@ fn skew(ours: SystemTime, theirs: Option<SystemTime>) -> String {
     }
 }
 
-/// What stands in the first element of this name, if it is a word.
-fn element<'t>(xml: &'t str, name: &str) -> &'t str {
-    let text = xml
-        .split_once(&format!("<{name}>"))
-        .map_or("", |(_, rest)| rest);
-    let text = text.split('<').next().unwrap_or_default();
-    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    match text.bytes().all(word) {
-        true => text,
-        false => "",
-    }
+/// What stands in the first element of this name, if that is text only.
+pub fn element<'t>(xml: &'t str, name: &str) -> Option<&'t str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    let (text, end) = rest.split_once('<')?;
+    (end.starts_with(&format!("/{name}>")) && !text.contains('&')).then_some(text)
+}
+
+/// The same, if it is a word; else nothing, which can be printed, too.
+fn word<'t>(xml: &'t str, name: &str) -> &'t str {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let text = element(xml, name).filter(|text| text.bytes().all(plain));
+    text.unwrap_or_default()
 }
 
 impl fmt::Display for Bucket {
@@ -409,10 +410,20 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_a_word() {
-        let xml = "<?xml?><Error><Code>AccessDenied</Code><Region>eu-1</Region><Message>a b</Message></Error>";
-        assert_eq!(element(xml, "Code"), "AccessDenied");
-        assert_eq!(element(xml, "Region"), "eu-1");
-        assert_eq!((element(xml, "Message"), element(xml, "Other")), ("", ""));
+    fn an_element_has_text_and_a_reason_is_a_word() {
+        let xml =
+            "<?xml?><R><A>a/b+c==</A><B><C>AccessDenied</C></B><D>&lt;</D><E></E><F>eu-1</F><G>a";
+        for (name, text, reason) in [
+            ("A", Some("a/b+c=="), ""),
+            ("B", None, ""),
+            ("C", Some("AccessDenied"), "AccessDenied"),
+            ("D", None, ""),
+            ("E", Some(""), ""),
+            ("F", Some("eu-1"), "eu-1"),
+            ("G", None, ""),
+            ("H", None, ""),
+        ] {
+            assert_eq!((element(xml, name), word(xml, name)), (text, reason));
+        }
     }
 }

@@ -18,7 +18,7 @@ use super::{digest_of, head, other, retry, soon, Item, Store, LONG_PATIENCE};
 use crate::log;
 use crate::source::http::client::{text, Answer, Ask, Payload, Session};
 use crate::source::http::escape;
-use crate::source::s3::Bucket;
+use crate::source::s3::{element, Bucket};
 use crate::source::Failure;
 
 /// What goes in one piece, in bytes. S3 takes up to 5 GiB.
@@ -182,32 +182,5 @@ impl S3 {
             .check(StatusCode::OK)
             .map_err(|failure| failure.context(ask.url))?;
         Ok(answer)
-    }
-}
-
-/// What stands in the first element of this name, if that is text only.
-fn element<'t>(xml: &'t str, name: &str) -> Option<&'t str> {
-    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
-    let (text, end) = rest.split_once('<')?;
-    (end.starts_with(&format!("/{name}>")) && !text.contains('&')).then_some(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_element_has_text() {
-        let xml = "<?xml?><R><A>a/b+c==</A><B><C>1</C></B><D>&lt;</D><E></E>";
-        for (name, expected) in [
-            ("A", Some("a/b+c==")),
-            ("B", None),
-            ("C", Some("1")),
-            ("D", None),
-            ("E", Some("")),
-            ("F", None),
-        ] {
-            assert_eq!(element(xml, name), expected, "{name}");
-        }
     }
 }
