@@ -42,10 +42,11 @@ make_input() {
 }
 
 # begin_daemon LINGER [OPTION]...: with a new trace. The first source is that of lib.sh.
+FIRST=8001 SECOND=8002
 begin_daemon() {
 	: >"$TRACE"
-	SOURCE=http://$FAR:8001
-	start_daemon --linger "$@" --proxy none --source "http://$FAR:8002"
+	SOURCE=http://$FAR:$FIRST
+	start_daemon --linger "$@" --proxy none --source "http://$FAR:$SECOND"
 }
 
 delivered() {
@@ -106,11 +107,13 @@ note "$wrong_seen wrong chunks were refused by those that were killed"
 check "most of them were killed amid requests" [ $((BUSY * 2)) -gt "$KILLS" ]
 check "they had wrong chunks to refuse" [ "$wrong_seen" -gt 0 ]
 
-# The last one may hurry.
+# The last one may hurry, however much is left.
 stop_daemon
+start_server 8003 "$TMP/wrong"
+start_server 8004 "$SERVED"
+FIRST=8003 SECOND=8004
 begin_daemon 600 --workers 32
-wait_for $((60 + 2 * KILLS)) readers_ended
-check "readers got right bytes, and no error" wait "$READERS"
+check "readers got right bytes, and no error" eval 'wait_for $((60 + 2 * KILLS)) readers_ended && wait "$READERS"'
 note "$(tail -n 1 "$TMP/readers")"
 check "no request is left" wait_for 10 no_requests_left
 kill_daemon
