@@ -17,7 +17,7 @@ selftest_args := LIB_MK=/build/kdir/tools/testing/selftests/lib.mk \
 	KHDR_INCLUDES='-idirafter /src/include/uapi' OUTPUT=/build/selftests
 
 help:
-	@echo 'Needs root, a Debian-like machine with apt, 12 GB of disk, and the network once.'
+	@echo 'Needs root, a Debian-like machine with apt, 14 GB of disk, and the network once.'
 	@echo ''
 	@echo 'make setup       fetch the target kernel, compilers and QEMU into build/ (once, about 6 minutes)'
 	@echo 'make demo        boot the kernel in a VM and start a program from an image that has not arrived;'
