@@ -101,7 +101,9 @@ impl S3 {
             let whole = format!("{url}?{upload}");
             let mut ask = Ask::get(&whole);
             ask.method = Method::DELETE;
-            if let Err(failure) = self.session.ask(&ask, soon()) {
+            let answer = self.session.ask(&ask, soon());
+            let ended = answer.and_then(|answer| answer.check(StatusCode::NO_CONTENT));
+            if let Err(failure) = ended {
                 log!("{url}: parts are left behind: {:#}", failure.error);
             }
         }
