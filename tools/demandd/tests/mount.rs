@@ -8,7 +8,8 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use demandd::image::build::describe;
-use rustix::process::{kill_process, Pid, Signal};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::process::{kill_process, pidfd_open, Pid, PidfdFlags, Signal};
 use stand_in::process::{run, str};
 use stand_in::web::{Fault, Web};
 use stand_in::{Site, Terminal};
@@ -202,7 +203,7 @@ fn a_source_can_have_the_manifest() {
     assert!(site.volume().places("two".as_ref()).unwrap().is_empty());
 }
 
-/// Ends a daemon that nobody holds any more.
+/// Ends a daemon that nobody holds any more, and waits until it is gone: its last line goes to the log.
 fn end_daemon_of(site: &Site) {
     let root = site.root();
     for entry in fs::read_dir("/proc").unwrap() {
@@ -211,7 +212,15 @@ fn end_daemon_of(site: &Site) {
         let words: Vec<_> = line.split(|&byte| byte == 0).collect();
         if words.contains(&&b"serve"[..]) && words.contains(&str(&root).as_bytes()) {
             let pid = path.file_name().unwrap().to_str().unwrap().parse();
-            kill_process(Pid::from_raw(pid.unwrap()).unwrap(), Signal::TERM).unwrap();
+            let pid = Pid::from_raw(pid.unwrap()).unwrap();
+            let daemon = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+            kill_process(pid, Signal::TERM).unwrap();
+            let mut ended = [PollFd::new(&daemon, PollFlags::IN)];
+            let limit = Timespec {
+                tv_sec: 30,
+                tv_nsec: 0,
+            };
+            assert_eq!(poll(&mut ended, Some(&limit)).unwrap(), 1);
             return;
         }
     }
