@@ -2,6 +2,7 @@
 //! What a daemon answers on its socket.
 
 use std::ffi::{OsStr, OsString};
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixListener;
@@ -17,7 +18,8 @@ use crate::counts::Counts;
 use crate::device::{command, errno_of, Device};
 use crate::http::{error, json as answer, serve, Response};
 use crate::kernel::{Kernel, DIR};
-use crate::{log, metrics, status, working_directory};
+use crate::prefetch::{Queue, Target};
+use crate::{cull, log, metrics, status, working_directory};
 
 /// Reads the configuration again; returns what has changed.
 pub type Reload<'a> = &'a (dyn Fn() -> Result<Vec<String>> + Sync);
@@ -28,6 +30,8 @@ pub struct Api<'a> {
     pub counts: &'a Counts,
     /// The blobs that it fills.
     pub blobs: &'a Blobs,
+    /// What is to be prefetched.
+    pub queue: &'a Queue,
     /// The device, to remove blobs.
     pub device: &'a dyn Device,
     /// What to do when it is to reload.
@@ -46,24 +50,32 @@ impl Api<'_> {
         }
     }
 
-    fn respond(&self, method: &str, path: &str) -> Response {
+    fn respond(&self, method: &str, target: &str) -> Response {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let result = match (method, path) {
             ("GET", "/v1/health") => Ok(self.health()),
             ("GET", "/v1/blobs") => self.blobs(),
-            ("GET", "/metrics") => Ok(Response {
-                status: 200,
-                kind: "text/plain; version=0.0.4",
-                body: metrics::text(self.counts, &Kernel::read(Path::new(DIR))),
-            }),
+            ("GET", "/metrics") => Ok(self.metrics()),
             ("POST", "/v1/reload") => {
                 (self.reload)().map(|changed| answer(&json!({ "changed": changed })))
             }
-            (method, path) => match (method, path.strip_prefix("/v1/blobs/").and_then(decoded)) {
-                ("GET", Some(name)) => self.blob(&name),
-                ("DELETE", Some(name)) => self.evict(&name),
-                (_, Some(_)) => Ok(error(405, "GET or DELETE")),
-                (_, None) => Ok(error(404, "there is nothing of that name")),
-            },
+            ("GET", "/v1/prefetch") => Ok(self.prefetching()),
+            ("DELETE", "/v1/prefetch") => Ok(answer(&json!({ "forgotten": self.queue.clear() }))),
+            (method, path) => {
+                let rest = path.strip_prefix("/v1/blobs/");
+                let (name, verb) = rest.map_or(("", None), |rest| match rest.split_once('/') {
+                    Some((name, verb)) => (name, Some(verb)),
+                    None => (rest, None),
+                });
+                match (method, decoded(name), verb) {
+                    ("GET", Some(name), None) => self.blob(&name),
+                    ("DELETE", Some(name), None) => self.evict(&name),
+                    ("POST", Some(name), Some("prefetch")) => self.prefetch(name, query),
+                    (_, Some(_), None) => Ok(error(405, "GET or DELETE")),
+                    (_, Some(_), Some("prefetch")) => Ok(error(405, "POST")),
+                    (_, _, _) => Ok(error(404, "there is nothing of that name")),
+                }
+            }
         };
         result.unwrap_or_else(|reason| error(500, &format!("{reason:#}")))
     }
@@ -81,6 +93,16 @@ impl Api<'_> {
         }))
     }
 
+    fn metrics(&self) -> Response {
+        let blobs = cull::candidates(self.blobs.volume(), |_| None);
+        let taken = blobs.ok().map(|blobs| cull::taken(&blobs));
+        Response {
+            status: 200,
+            kind: "text/plain; version=0.0.4",
+            body: metrics::text(self.counts, taken, &Kernel::read(Path::new(DIR))),
+        }
+    }
+
     fn blobs(&self) -> Result<Response> {
         let rows = status::rows(self.blobs.volume())?;
         Ok(answer(&status::json_rows(&rows)))
@@ -94,6 +116,34 @@ impl Api<'_> {
             || error(404, "it is not prepared"),
             |row| answer(&row.json()),
         ))
+    }
+
+    fn prefetching(&self) -> Response {
+        let (blob, waiting) = self.queue.state();
+        let blob = blob.map(|blob| blob.to_string_lossy().escape_debug().to_string());
+        answer(&json!({
+            "blob": blob,
+            "waiting": waiting,
+            "bytes": self.counts.housekeeping().prefetched,
+        }))
+    }
+
+    /// Brings a blob, or the range of it that is asked for, once what waits already has come.
+    fn prefetch(&self, blob: OsString, query: &str) -> Result<Response> {
+        let Some(range) = range(query) else {
+            return Ok(error(400, "a range is off=OFFSET&len=LENGTH, in bytes"));
+        };
+        if !self.blobs.volume().path(&blob)?.exists() {
+            return Ok(error(404, "it is not prepared"));
+        }
+        let told = json!({ "queued": blob.to_string_lossy() });
+        Ok(match self.queue.add(Target { blob, range }) {
+            true => Response {
+                status: 202,
+                ..answer(&told)
+            },
+            false => error(503, "too much waits already"),
+        })
     }
 
     /// Removes a blob from the cache, unless a mount uses it.
@@ -123,6 +173,17 @@ impl Api<'_> {
             Err(reason) => Err(reason),
         }
     }
+}
+
+/// The range of a query; the inner `None` if it has none, the outer one if it makes no sense.
+fn range(query: &str) -> Option<Option<Range<u64>>> {
+    if query.is_empty() {
+        return Some(None);
+    }
+    let (off, len) = query.strip_prefix("off=")?.split_once("&len=")?;
+    let off: u64 = off.parse().ok()?;
+    let end = off.checked_add(len.parse().ok()?)?;
+    Some(Some(off..end))
 }
 
 /// A name out of a path, where "%2f" is a slash.

@@ -14,12 +14,14 @@ mod verify;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use demandd::abi::header::CACHEFILES_DEMAND_DEVICE;
 use demandd::abi::{Io, Limit, BLOCK};
 use demandd::cache::Volume;
+use demandd::cull::When;
 use demandd::doctor;
 use demandd::machine::Machine;
 use demandd::source::place::Address;
@@ -156,6 +158,9 @@ pub(crate) struct Serve {
     /// Remove blobs that no mount uses when the kernel says that the disk is nearly full
     #[arg(long, value_enum, default_value_t = Switch::On)]
     pub(crate) cull: Switch,
+    /// Remove blobs that no mount uses when all of them take more of the disk than this, in bytes or with K, M, G or T
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(crate) limit_size: Option<u64>,
     /// End in order on SIGTERM or SIGINT: take the cache out of service, so that readers get EIO rather than wait for
     /// the next daemon
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "true|false",
@@ -169,6 +174,21 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) limits: Limits,
 }
+
+impl Serve {
+    /// When blobs are removed.
+    pub(crate) fn when(&self) -> Option<When> {
+        let when = When {
+            disk: self.cull == Switch::On,
+            size: self.limit_size,
+            patience: CULL_PATIENCE,
+        };
+        (when.disk || when.size.is_some()).then_some(when)
+    }
+}
+
+/// When nothing is left to cull, look again after this time.
+const CULL_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 #[command(next_help_heading = "Limits on free space; stop < cull < run must hold")]
@@ -242,6 +262,11 @@ fn granule(text: &str) -> Result<u64, String> {
         Some(size) if size.is_power_of_two() && (BLOCK..=16 << 20).contains(&size) => Ok(size),
         _ => Err("it is a power of two from 4096 to 16M".to_owned()),
     }
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    let size = size::parse(text);
+    size.ok_or_else(|| "it is a number of bytes, perhaps with K, M, G or T behind it".to_owned())
 }
 
 fn percent(text: &str) -> Result<u8, String> {
@@ -368,8 +393,9 @@ pub(crate) struct Umount {
 ///
 /// Prints every blob of which something is present, the one that was not used for longest first, in the order in which
 /// culling takes them: how many bytes of the disk it has, for how long it was not used, and whether a mount uses it, so
-/// that it stays. A daemon that serves knows when it last fetched something of a blob; this goes by the last change of
-/// the cache file. What is in use the kernel tells, which takes root. Nothing is removed.
+/// that it stays. With a limit on their size, those that have to go for it are marked. A daemon that serves knows when
+/// it last fetched something of a blob; this goes by the last change of the cache file. What is in use the kernel
+/// tells, which takes root. Nothing is removed.
 ///
 /// Example: demandd gc --root /var/cache/demand --dry-run
 #[derive(Args)]
@@ -379,6 +405,9 @@ pub(crate) struct Gc {
     /// Only tell: to remove blobs is for the daemon, or, of what no mount uses, for rm
     #[arg(long, required = true)]
     pub(crate) dry_run: bool,
+    /// What all blobs together may take of the disk, in bytes or with K, M, G or T
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(crate) limit_size: Option<u64>,
     /// The name of the cache
     #[arg(long, value_name = "NAME", default_value = "CacheFiles")]
     pub(crate) tag: String,

@@ -18,6 +18,9 @@ pub struct Counts {
     served: AtomicU64,
     bytes: AtomicU64,
     failed: AtomicU64,
+    prefetched: AtomicU64,
+    culled: AtomicU64,
+    culled_bytes: AtomicU64,
 }
 
 impl Counts {
@@ -68,6 +71,26 @@ impl Counts {
         }
     }
 
+    /// So many bytes were prefetched.
+    pub fn prefetched(&self, bytes: u64) {
+        self.prefetched.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A blob that took so many bytes of the disk was culled.
+    pub fn culled(&self, bytes: u64) {
+        self.culled.fetch_add(1, Ordering::Relaxed);
+        self.culled_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// What has become of the cache besides what was served.
+    pub fn housekeeping(&self) -> Housekeeping {
+        Housekeeping {
+            prefetched: self.prefetched.load(Ordering::Relaxed),
+            culled: self.culled.load(Ordering::Relaxed),
+            culled_bytes: self.culled_bytes.load(Ordering::Relaxed),
+        }
+    }
+
     /// What was counted so far.
     pub fn summary(&self) -> Summary {
         Summary {
@@ -87,6 +110,17 @@ pub struct Times {
     pub count: u64,
     /// How long they took together.
     pub sum: Duration,
+}
+
+/// What has become of the cache besides what was served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Housekeeping {
+    /// The bytes that were prefetched.
+    pub prefetched: u64,
+    /// How many blobs were culled.
+    pub culled: u64,
+    /// What those took of the disk, in bytes.
+    pub culled_bytes: u64,
 }
 
 /// What was served.

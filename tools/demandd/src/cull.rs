@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Culling: removing whole blobs from the cache when the kernel says that its disk is getting full.
+//! Culling: removing whole blobs from the cache when the kernel says that its disk is getting full, or when the blobs
+//! take more of it than they may.
 //!
 //! The device can be written (`POLLOUT`) from when free space falls below the kernel's limit `cull` until it is above
 //! `run`. For as long the blobs go, the one that was not used for longest first. The time of a blob's use is that of
 //! its last request, or of a culling that found it mounted; of blobs that this daemon has not met it is that of the
 //! last change of the cache file. Blobs that a mount uses are refused by the kernel, and blobs of which nothing is
 //! present are left alone: they take no space, and somebody may be about to mount them.
+//!
+//! How much the blobs take is looked at from time to time, since other processes may fill the cache as well.
 //!
 //! The kernel takes a name in the working directory of the thread that gives the command, so this takes a thread of its
 //! own, whose working directory is its own, too.
@@ -24,21 +27,54 @@ use rustix::io::{retry_on_intr, Errno};
 use crate::abi::Command;
 use crate::blobs::Blobs;
 use crate::cache::Volume;
+use crate::counts::Counts;
 use crate::device::{command, errno_of, Device};
 use crate::{log, working_directory};
 
 /// The pause after a blob. Some file systems free space in the background, and what goes for nothing is fetched again.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// Culls whenever the kernel wants it, until `ended` can be read. When nothing is left to cull it waits for `patience`
-/// before it looks again.
-pub fn cull(device: &dyn Device, blobs: &Blobs, ended: BorrowedFd<'_>, patience: Duration) {
+/// How often it is looked at what the blobs take, as long as that becomes more.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// When to cull.
+#[derive(Clone, Copy, Debug)]
+pub struct When {
+    /// Whenever the kernel says that the disk gets full.
+    pub disk: bool,
+    /// When the blobs take more of the disk than this, in bytes.
+    pub size: Option<u64>,
+    /// How long to wait before looking again when nothing is left to cull, or the blobs take no more than before.
+    pub patience: Duration,
+}
+
+impl When {
+    /// Whether the kernel says now that the disk gets full.
+    pub fn is_full(&self, device: &dyn Device) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(device.fd(), PollFlags::OUT)];
+        let woken = self.disk && poll_for(&mut fds, Some(Duration::ZERO)).is_ok();
+        woken && fds.iter().any(|fd| fd.revents().contains(PollFlags::OUT))
+    }
+}
+
+/// Culls until `ended` can be read. Before anything goes, `full` is called: it is no time to bring what nobody reads.
+pub fn cull(
+    device: &dyn Device,
+    blobs: &Blobs,
+    counts: &Counts,
+    when: &When,
+    full: &dyn Fn(),
+    ended: BorrowedFd<'_>,
+) {
     let culler = Culler {
         device,
         blobs,
+        counts,
+        when,
+        full,
         ended,
     };
-    if let Err(error) = culler.run(patience) {
+    if let Err(error) = culler.run() {
         log!("no more blobs are culled: {error:#}");
     }
 }
@@ -46,6 +82,9 @@ pub fn cull(device: &dyn Device, blobs: &Blobs, ended: BorrowedFd<'_>, patience:
 struct Culler<'a> {
     device: &'a dyn Device,
     blobs: &'a Blobs,
+    counts: &'a Counts,
+    when: &'a When,
+    full: &'a dyn Fn(),
     ended: BorrowedFd<'a>,
 }
 
@@ -93,6 +132,12 @@ pub fn candidates(
     Ok(candidates)
 }
 
+/// What candidates take of the disk.
+pub fn taken(candidates: &[Candidate]) -> u64 {
+    let bytes = candidates.iter().map(|candidate| candidate.bytes);
+    bytes.fold(0, u64::saturating_add)
+}
+
 /// Why waiting came to an end.
 #[derive(PartialEq, Eq)]
 enum Woken {
@@ -101,49 +146,99 @@ enum Woken {
     Ended,
 }
 
+/// Why blobs have to go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    Disk,
+    Size,
+}
+
+/// What a round has come to.
+struct Round {
+    /// How many blobs went.
+    culled: usize,
+    /// What the others take, in bytes.
+    taken: u64,
+    /// Why more would have to go.
+    left: Option<Reason>,
+}
+
 impl Culler<'_> {
-    fn run(&self, patience: Duration) -> Result<()> {
+    fn run(&self) -> Result<()> {
         working_directory::own().context("cannot have a working directory of its own")?;
-        let mut told = false;
-        while self.wait(None)? == Woken::Wanted {
-            let culled = self.round();
+        let mut told = None;
+        let mut before = 0;
+        let mut look = LOOK;
+        while self.wait(self.when.size.map(|_| look))? != Woken::Ended {
+            let round = self.round();
             // Not in a directory that somebody may want to remove or unmount.
             rustix::process::chdir("/").map_err(io::Error::from)?;
+            let Round {
+                culled,
+                taken,
+                left,
+            } = round?;
+            let grows = taken > before;
+            look = if grows { LOOK } else { self.when.patience };
+            before = taken;
             // After a round that culled something the next one may find more.
-            if culled? > 0 {
-                told = false;
+            let Some(reason) = left.filter(|_| culled == 0) else {
+                told = None;
                 continue;
+            };
+            if told != left {
+                let why = match reason {
+                    Reason::Disk => "the disk of the cache is nearly full",
+                    Reason::Size => "the blobs take more of the disk than they may",
+                };
+                log!("{why}, and nothing is left to cull: what is present is in use");
+                told = left;
             }
-            if self.wait(Some(Duration::ZERO))? != Woken::Wanted {
-                continue;
-            }
-            if !told {
-                log!("the disk of the cache is nearly full, and nothing is left to cull: what is present is in use");
-                told = true;
-            }
-            if self.pause(patience)? == Woken::Ended {
+            if self.pause(self.when.patience)? == Woken::Ended {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Culls until the kernel is content or nothing is left. Returns how many blobs went.
-    fn round(&self) -> Result<usize> {
-        let mut culled = 0;
+    /// Culls until enough has gone or nothing is left.
+    fn round(&self) -> Result<Round> {
         let last_used = |file_name: &OsStr| self.blobs.last_used(file_name);
-        for candidate in candidates(self.blobs.volume(), last_used)? {
-            if self.wait(Some(Duration::ZERO))? != Woken::Wanted {
+        let candidates = candidates(self.blobs.volume(), last_used)?;
+        let mut round = Round {
+            culled: 0,
+            taken: taken(&candidates),
+            left: None,
+        };
+        round.left = self.reason(round.taken)?;
+        if round.left.is_some() {
+            (self.full)();
+        }
+        for candidate in candidates {
+            if round.left.is_none() {
                 break;
             }
             if self.try_cull(&candidate)? {
-                culled += 1;
+                round.culled += 1;
+                round.taken = round.taken.saturating_sub(candidate.bytes);
                 if self.pause(SETTLE)? == Woken::Ended {
                     break;
                 }
             }
+            round.left = self.reason(round.taken)?;
         }
-        Ok(culled)
+        Ok(round)
+    }
+
+    /// Why blobs have to go, when they take so many bytes.
+    fn reason(&self, taken: u64) -> Result<Option<Reason>> {
+        Ok(if self.wait(Some(Duration::ZERO))? == Woken::Wanted {
+            Some(Reason::Disk)
+        } else {
+            let size = self.when.size;
+            size.is_some_and(|size| taken > size)
+                .then_some(Reason::Size)
+        })
     }
 
     /// Culls one blob, unless it is in use. Fails only if the next one would fail as well.
@@ -158,6 +253,7 @@ impl Culler<'_> {
             .and_then(|()| command(self.device, Command::Cull(file_name)));
         let Err(error) = result else {
             self.blobs.forget_culled(file_name);
+            self.counts.culled(*bytes);
             log!("culled {}: {bytes} bytes", printable(file_name));
             return Ok(true);
         };
@@ -173,9 +269,13 @@ impl Culler<'_> {
         Ok(false)
     }
 
-    /// Waits until culling is wanted, or it is time to end.
+    /// Waits until the kernel wants culling, or it is time to end.
     fn wait(&self, timeout: Option<Duration>) -> Result<Woken> {
-        let device = PollFd::from_borrowed_fd(self.device.fd(), PollFlags::OUT);
+        let wanted = match self.when.disk {
+            true => PollFlags::OUT,
+            false => PollFlags::empty(),
+        };
+        let device = PollFd::from_borrowed_fd(self.device.fd(), wanted);
         let ended = PollFd::from_borrowed_fd(self.ended, PollFlags::IN);
         let mut fds = [device, ended];
         poll_for(&mut fds, timeout)?;

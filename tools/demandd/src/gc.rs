@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde_json::{json, Value};
 
 use crate::cache::Volume;
-use crate::cull::{candidates, printable};
+use crate::cull::{candidates, printable, taken};
 use crate::kernel::Kernel;
 
 /// A blob that culling comes to.
@@ -22,6 +22,8 @@ pub struct Row {
     pub idle: u64,
     /// A mount uses it: it stays.
     pub in_use: bool,
+    /// It is to go, because the blobs take more of the disk than they may.
+    pub goes: bool,
 }
 
 /// The blobs of which something is present, the one that was not used for longest first.
@@ -29,12 +31,14 @@ pub struct Row {
 pub struct List {
     /// One row per blob.
     pub rows: Vec<Row>,
+    /// What all of them may take of the disk, in bytes.
+    limit: Option<u64>,
     /// Why it is not known what is in use.
     problem: Option<String>,
 }
 
 /// Makes the list. The kernel knows what is in use.
-pub fn list(volume: &Volume, kernel: &Kernel, tag: &str) -> Result<List> {
+pub fn list(volume: &Volume, kernel: &Kernel, tag: &str, limit: Option<u64>) -> Result<List> {
     let tables = kernel.json();
     let objects = tables["objects"].as_array();
     let used: Vec<&str> = objects
@@ -48,8 +52,15 @@ pub fn list(volume: &Volume, kernel: &Kernel, tag: &str) -> Result<List> {
         })
         .collect();
     let now = SystemTime::now();
-    let rows = candidates(volume, |_| None)?.into_iter().map(|candidate| {
+    let candidates = candidates(volume, |_| None)?;
+    let mut left = taken(&candidates);
+    let rows = candidates.into_iter().map(|candidate| {
         let file_name = candidate.file_name.to_string_lossy();
+        let in_use = used.contains(&file_name.escape_debug().to_string().as_str());
+        let goes = !in_use && limit.is_some_and(|limit| left > limit);
+        if goes {
+            left = left.saturating_sub(candidate.bytes);
+        }
         Row {
             name: printable(&candidate.file_name),
             bytes: candidate.bytes,
@@ -57,11 +68,13 @@ pub fn list(volume: &Volume, kernel: &Kernel, tag: &str) -> Result<List> {
             idle: now
                 .duration_since(candidate.used)
                 .map_or(0, |idle| idle.as_secs()),
-            in_use: used.contains(&file_name.escape_debug().to_string().as_str()),
+            in_use,
+            goes,
         }
     });
     Ok(List {
         rows: rows.collect(),
+        limit,
         problem: tables["problems"][0].as_str().map(str::to_owned),
     })
 }
@@ -75,10 +88,19 @@ impl List {
 
     /// For programs.
     pub fn json(&self) -> Value {
-        let row = |row: &Row| json!({ "name": row.name, "bytes": row.bytes, "idle_seconds": row.idle, "in_use": row.in_use });
+        let row = |row: &Row| {
+            json!({
+                "name": row.name,
+                "bytes": row.bytes,
+                "idle_seconds": row.idle,
+                "in_use": row.in_use,
+                "goes": row.goes,
+            })
+        };
         json!({
             "blobs": self.rows.iter().map(row).collect::<Vec<_>>(),
             "reclaimable": self.reclaimable(),
+            "limit": self.limit,
             "problem": self.problem,
         })
     }
@@ -89,7 +111,11 @@ impl fmt::Display for List {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:>15} {:>12} {:6}  blob", "bytes", "idle s", "")?;
         for row in &self.rows {
-            let state = if row.in_use { "in use" } else { "" };
+            let state = match (row.in_use, row.goes) {
+                (true, _) => "in use",
+                (_, true) => "goes",
+                _ => "",
+            };
             writeln!(
                 f,
                 "{:>15} {:>12} {state:6}  {}",

@@ -21,9 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
-use args::{
-    Config, Image, Mount, Prefetch, Prepare, Serve, Site, Status, Switch, Verb, Verify, CONFIG,
-};
+use args::{Config, Image, Mount, Prefetch, Prepare, Serve, Site, Status, Verb, Verify, CONFIG};
 use config::Parsed;
 use demandd::abi::header::CACHEFILES_DEMAND_DEVICE;
 use demandd::abi::Io;
@@ -63,9 +61,6 @@ const REPAIR_PATIENCE: Duration = Duration::from_secs(25);
 /// What the service manager calls the device.
 const KEPT: &str = "device";
 
-/// When nothing is left to cull, look again after this time.
-const CULL_PATIENCE: Duration = Duration::from_secs(10);
-
 fn main() -> ExitCode {
     let line: Vec<OsString> = std::env::args_os().collect();
     match run(&line) {
@@ -93,7 +88,7 @@ fn run(line: &[OsString]) -> Result<()> {
         Verb::Umount(args) => mount::umount(&Machine::new(Path::new("/")), &args.dir),
         Verb::Gc(args) => {
             let kernel = Kernel::read(&args.kernel);
-            let list = gc::list(&args.place.volume()?, &kernel, &args.tag)?;
+            let list = gc::list(&args.place.volume()?, &kernel, &args.tag, args.limit_size)?;
             print(&args.output.of(&list, || list.json()))
         }
         Verb::Verify(args) => verify_cache(args),
@@ -393,17 +388,19 @@ fn serve(args: &Serve, line: &[OsString], parsed: &Parsed) -> Result<()> {
     say(READY);
     let blobs = Blobs::new(volume, sources, args.limit_open.into(), IDLE);
     let counts = Arc::<Counts>::default();
+    let queue = Arc::clone(&prefetch.queue);
     let options = serve::Options {
         workers: args.workers.into(),
         delay: Duration::from_millis(args.delay_ms),
         trace,
-        cull: (args.cull == Switch::On).then_some(CULL_PATIENCE),
+        cull: args.when(),
         counts: Arc::clone(&counts),
         prefetch,
     };
     let reload = Reload::new(line, parsed, &device, blobs.mirrors());
     let api = Api {
         counts: &counts,
+        queue: &queue,
         blobs: &blobs,
         device: &device,
         reload: &|| reload.reload(),
@@ -486,11 +483,14 @@ fn prefetch(args: &Prefetch) -> Result<()> {
     let all = targets.len();
     let blobs = Blobs::new(volume, sources, OPEN, IDLE);
     let failed = AtomicUsize::new(0);
+    let queue = Queue::new(targets);
+    // Those, and no others.
+    queue.close();
     let prefetch = prefetch::Prefetch {
         blobs: &blobs,
         gate: &Gate::new(args.rate),
         patience: Some(patience),
-        full: &|| false,
+        counts: &Counts::default(),
         report: &|target, result| match result {
             Ok(bytes) => say(&format!(
                 "{}: fetched {bytes} bytes",
@@ -502,7 +502,7 @@ fn prefetch(args: &Prefetch) -> Result<()> {
                 log!("{error:#}");
             }
         },
-        queue: Queue::new(targets),
+        queue: &queue,
     };
     let workers = args.workers.into();
     thread::scope(|scope| {

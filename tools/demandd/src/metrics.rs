@@ -30,11 +30,14 @@ const OBJECTS: [(&str, &str, &str, f64); 4] = [
     ("blob_misses_total", "counter", "misses", 1.0),
 ];
 
-/// All metrics.
-pub fn text(counts: &Counts, kernel: &Kernel) -> String {
+/// All metrics; `taken` is what the blobs take of the disk, in bytes, if that is known.
+pub fn text(counts: &Counts, taken: Option<u64>, kernel: &Kernel) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = own(&mut text, counts);
+    if let Some(taken) = taken {
+        let _ = single(&mut text, "cache_bytes", "gauge", taken);
+    }
     let tables = kernel.json();
     let _ = table(&mut text, &tables["caches"], "tag", &CACHES);
     let _ = table(&mut text, &tables["objects"], "tag/name", &OBJECTS);
@@ -54,10 +57,16 @@ fn own(text: &mut String, counts: &Counts) -> std::fmt::Result {
         "demandd_requests_total{{result=\"failed\"}} {}",
         summary.failed
     )?;
-    writeln!(text, "# TYPE demandd_bytes_total counter")?;
-    writeln!(text, "demandd_bytes_total {}", summary.bytes)?;
-    writeln!(text, "# TYPE demandd_requests_in_flight gauge")?;
-    writeln!(text, "demandd_requests_in_flight {}", counts.in_flight())?;
+    let keeping = counts.housekeeping();
+    for (name, kind, value) in [
+        ("bytes_total", "counter", summary.bytes),
+        ("requests_in_flight", "gauge", counts.in_flight()),
+        ("prefetched_bytes_total", "counter", keeping.prefetched),
+        ("culled_blobs_total", "counter", keeping.culled),
+        ("culled_bytes_total", "counter", keeping.culled_bytes),
+    ] {
+        single(text, name, kind, value)?;
+    }
     let times = counts.times();
     writeln!(text, "# TYPE demandd_request_seconds histogram")?;
     for (bound, count) in BOUNDS_MS.iter().zip(&times.up_to) {
@@ -78,6 +87,10 @@ fn own(text: &mut String, counts: &Counts) -> std::fmt::Result {
         times.sum.as_secs_f64()
     )?;
     writeln!(text, "demandd_request_seconds_count {}", times.count)
+}
+
+fn single(text: &mut String, name: &str, kind: &str, value: u64) -> std::fmt::Result {
+    writeln!(text, "# TYPE demandd_{name} {kind}\ndemandd_{name} {value}")
 }
 
 fn table(

@@ -6,11 +6,10 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Error, Result};
@@ -19,6 +18,7 @@ use crate::abi::BLOCK;
 use crate::blobs::{Blob, Blobs};
 use crate::cache::{file_name, next_missing, Volume};
 use crate::copy::{Buffer, PIECE};
+use crate::counts::Counts;
 use crate::fetch::{Later, Urgency};
 use crate::gate::Gate;
 use crate::source::mirror::{Mirrors, Stopped};
@@ -86,18 +86,6 @@ impl Target {
     }
 }
 
-/// The disk gets full: nothing more is brought.
-#[derive(Clone, Copy, Debug)]
-pub struct Full;
-
-impl fmt::Display for Full {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the disk of the cache gets full: nothing more is prefetched")
-    }
-}
-
-impl std::error::Error for Full {}
-
 /// Brings targets, one after the other, with as many threads as call [`Prefetch::work`].
 pub struct Prefetch<'a> {
     /// Where the blobs are.
@@ -106,23 +94,43 @@ pub struct Prefetch<'a> {
     pub gate: &'a Gate,
     /// How long a piece is tried to be had while no source is up; for ever without it.
     pub patience: Option<Duration>,
-    /// Whether nothing more shall be brought, because the disk gets full.
-    pub full: &'a (dyn Fn() -> bool + Sync),
+    /// Where to count what was brought.
+    pub counts: &'a Counts,
     /// Is told of each target how many bytes were brought, or why not all.
     pub report: &'a (dyn Fn(&Target, Result<u64>) + Sync),
     /// What is to do.
-    pub queue: Queue,
+    pub queue: &'a Queue,
 }
 
-/// Targets that are to be brought.
-#[derive(Debug)]
-pub struct Queue(Mutex<Waiting>);
+/// The most targets that wait.
+const TARGETS: usize = 1 << 16;
 
-#[derive(Debug)]
+/// Targets that are to be brought.
+#[derive(Debug, Default)]
+pub struct Queue {
+    /// The first of them, once it was begun. Whoever has this looks for the next piece, which may take long.
+    current: Mutex<Option<Current>>,
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
 struct Waiting {
     targets: VecDeque<Target>,
-    /// The first of them, once it was begun, and where in it to go on.
-    current: Option<(Arc<Job>, u64)>,
+    /// The blob of the one that was begun.
+    blob: Option<OsString>,
+    /// How often all was thrown away.
+    cleared: u64,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Current {
+    job: Arc<Job>,
+    /// Where to go on.
+    pos: u64,
+    /// How often all had been thrown away when it was begun.
+    cleared: u64,
 }
 
 /// A target of which pieces are being brought. When the last of them lets go of it, it is done.
@@ -138,19 +146,73 @@ struct Job {
 impl Queue {
     /// Targets in the order in which they are to be brought.
     pub fn new(targets: Vec<Target>) -> Self {
-        Self(Mutex::new(Waiting {
+        let waiting = Waiting {
             targets: targets.into(),
-            current: None,
-        }))
+            ..Waiting::default()
+        };
+        Self {
+            waiting: waiting.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Adds one behind the others, unless too many wait, or it was closed.
+    pub fn add(&self, target: Target) -> bool {
+        let mut waiting = self.lock();
+        let has_room = waiting.targets.len() < TARGETS && !waiting.closed;
+        if has_room {
+            waiting.targets.push_back(target);
+            self.changed.notify_one();
+        }
+        has_room
+    }
+
+    /// Throws away what has not been brought; pieces that are under way still come. Returns how many targets it was.
+    pub fn clear(&self) -> usize {
+        let mut waiting = self.lock();
+        let begun = usize::from(waiting.blob.take().is_some());
+        let count = waiting.targets.len().saturating_add(begun);
+        waiting.targets.clear();
+        waiting.cleared = waiting.cleared.wrapping_add(1);
+        count
+    }
+
+    /// No more come: who works ends once nothing is left.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// The blob that is being brought, and how many targets wait behind it.
+    pub fn state(&self) -> (Option<OsString>, usize) {
+        let waiting = self.lock();
+        (waiting.blob.clone(), waiting.targets.len())
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a target; `None` if no more come. Also tells how often all had been thrown away by then.
+    fn pop(&self) -> Option<(Target, u64)> {
+        let mut waiting = self.lock();
+        waiting.blob = None;
+        loop {
+            if let Some(target) = waiting.targets.pop_front() {
+                waiting.blob = Some(target.blob.clone());
+                return Some((target, waiting.cleared));
+            }
+            if waiting.closed {
+                return None;
+            }
+            let woken = self.changed.wait(waiting);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 
 impl Prefetch<'_> {
-    /// Brings pieces until nothing is left, the disk gets full or it is time to end.
+    /// Brings pieces until the queue is closed and nothing is left, or it is time to end.
     pub fn work(&self) -> Result<()> {
         let mut buffer = Buffer::default();
         while let Some((job, piece)) = self.next() {
@@ -159,8 +221,9 @@ impl Prefetch<'_> {
                 Ok(()) => {
                     let bytes = piece.end.saturating_sub(piece.start);
                     job.bytes.fetch_add(bytes, Ordering::Relaxed);
+                    self.counts.prefetched(bytes);
                 }
-                Err(error) if error.is::<Stopped>() || error.is::<Full>() => return Err(error),
+                Err(error) if error.is::<Stopped>() => return Err(error),
                 Err(error) => {
                     let name = job.target.blob.to_string_lossy();
                     let error = error.context(format!("cannot prefetch {name}, {}", piece.start));
@@ -172,24 +235,33 @@ impl Prefetch<'_> {
         Ok(())
     }
 
-    /// The next piece that is missing.
+    /// The next piece that is missing. Waits for one.
     fn next(&self) -> Option<(Arc<Job>, Range<u64>)> {
-        let mut waiting = self.queue.lock();
+        let current = self.queue.current.lock();
+        let mut current = current.unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some((job, pos)) = waiting.current.take() {
+            if let Some(Current { job, pos, cleared }) = current.take() {
+                let thrown_away = self.queue.lock().cleared != cleared;
                 match job.piece(pos) {
-                    Ok(Some(piece)) => {
-                        waiting.current = Some((Arc::clone(&job), piece.end));
+                    Ok(Some(piece)) if !thrown_away => {
+                        *current = Some(Current {
+                            job: Arc::clone(&job),
+                            pos: piece.end,
+                            cleared,
+                        });
                         return Some((job, piece));
                     }
-                    Ok(None) => {}
+                    Ok(_) => {}
                     Err(error) => job.fail(error),
                 }
                 self.let_go(job);
             }
-            let target = waiting.targets.pop_front()?;
+            let (target, cleared) = self.queue.pop()?;
             match self.begin(&target) {
-                Ok((job, pos)) => waiting.current = Some((Arc::new(job), pos)),
+                Ok((job, pos)) => {
+                    let job = Arc::new(job);
+                    *current = Some(Current { job, pos, cleared });
+                }
                 Err(error) => (self.report)(&target, Err(error)),
             }
         }
@@ -224,9 +296,6 @@ impl Prefetch<'_> {
         let deadline = self.patience.map(|patience| Instant::now() + patience);
         let len = piece.end.saturating_sub(piece.start);
         loop {
-            if (self.full)() {
-                return Err(Full.into());
-            }
             self.gate.pass(len, mirrors)?;
             let Err(error) = job.blob.fetch(piece.start, len, Urgency::Prefetch, buffer) else {
                 return Ok(());

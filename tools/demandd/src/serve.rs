@@ -10,20 +10,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, Context, Result};
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::event::{poll, PollFd, PollFlags};
 use rustix::io::{retry_on_intr, Errno};
 
 use crate::abi::{Command, Request};
 use crate::blobs::Blobs;
 use crate::copy::Buffer;
 use crate::counts::{Counts, Summary};
-use crate::cull::cull;
+use crate::cull::{cull, When};
 use crate::device::{command, errno_of, Device};
 use crate::fetch::Urgency;
 use crate::gate::Gate;
 use crate::inbox::Inbox;
 use crate::log;
-use crate::prefetch::{Full, Prefetch, Queue, Target};
+use crate::prefetch::{Prefetch, Queue, Target};
 use crate::source::mirror::Stopped;
 
 /// How long to wait before an answer is tried once more.
@@ -38,8 +38,8 @@ pub struct Options {
     pub delay: Duration,
     /// Gets one line per request.
     pub trace: Option<File>,
-    /// Cull blobs when the kernel wants it. When nothing is left to cull, look again after this time.
-    pub cull: Option<Duration>,
+    /// When blobs are removed from the cache, if ever.
+    pub cull: Option<When>,
     /// Where to count what is served.
     pub counts: Arc<Counts>,
     /// What to prefetch.
@@ -49,8 +49,8 @@ pub struct Options {
 /// What a daemon prefetches.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// In this order.
-    pub targets: Vec<Target>,
+    /// In this order; others may be added while the daemon serves.
+    pub queue: Arc<Queue>,
     /// How many pieces at a time.
     pub workers: usize,
     /// How many bytes per second, at most.
@@ -82,38 +82,45 @@ pub fn serve(
         counts: &options.counts,
         gate: Gate::new(options.prefetch.rate),
     };
-    let Plan {
-        targets, workers, ..
-    } = options.prefetch;
-    let prefetchers = if targets.is_empty() { 0 } else { workers };
+    let Plan { queue, workers, .. } = options.prefetch;
     let prefetch = Prefetch {
         blobs,
         gate: &server.gate,
         // Nobody waits for it, so it can wait.
         patience: None,
-        full: &|| options.cull.is_some() && wants_culling(device),
+        counts: &options.counts,
         report: &tell_prefetched,
-        queue: Queue::new(targets),
+        queue: &queue,
     };
+    let full = || match queue.clear() {
+        0 => {}
+        _ => log!("the disk of the cache gets full: nothing more is prefetched"),
+    };
+    if options.cull.is_some_and(|when| when.is_full(device)) {
+        full();
+    }
     let inbox = Inbox::new(device, blobs, stop).context("cannot wait for requests")?;
     let (ended, end) = UnixStream::pair().context("cannot make a socket")?;
     thread::scope(|scope| {
         let ended = ended.as_fd();
-        if let Some(patience) = options.cull {
-            scope.spawn(move || cull(device, blobs, ended, patience));
+        let counts = &options.counts;
+        if let Some(when) = &options.cull {
+            let full = &full;
+            scope.spawn(move || cull(device, blobs, counts, when, full, ended));
         }
         // Whoever waits for a source that is down does so until it is time to end.
+        let queue = &queue;
         scope.spawn(move || {
             let _ = wait_for_either(stop, ended);
             blobs.mirrors().stop();
+            queue.clear();
+            queue.close();
         });
         scope.spawn(|| blobs.mirrors().watch());
-        for at in 0..prefetchers {
-            let prefetch = &prefetch;
-            scope.spawn(move || match prefetch.work() {
-                Err(error) if at == 0 && error.is::<Full>() => log!("{error:#}"),
-                _ => {}
-            });
+        let prefetch = &prefetch;
+        for worker in std::iter::repeat_n(prefetch, workers) {
+            // What went wrong with a target was reported, and the end is no error.
+            scope.spawn(move || worker.work());
         }
         let workers: Vec<_> = (0..options.workers.max(1))
             .map(|_| scope.spawn(|| server.work(&inbox)))
@@ -207,14 +214,6 @@ impl Server<'_> {
             log!("cannot write the trace: {error}");
         }
     }
-}
-
-/// Whether the kernel says that the disk gets full.
-fn wants_culling(device: &dyn Device) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(device.fd(), PollFlags::OUT)];
-    let now = Timespec::default();
-    let woken = retry_on_intr(|| poll(&mut fds, Some(&now)));
-    woken.is_ok() && fds.iter().any(|fd| fd.revents().contains(PollFlags::OUT))
 }
 
 /// Tells what has become of a target that was to be prefetched.

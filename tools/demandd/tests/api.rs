@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use demandd::counts::Counts;
 use demandd::kernel::Kernel;
@@ -108,6 +108,57 @@ fn a_blob_is_removed_by_the_kernel() {
 }
 
 #[test]
+fn a_blob_or_a_range_of_it_is_prefetched() {
+    let site = Site::new();
+    let device = Terminal::new();
+    let bytes = site.blob("b.img", 1 << 20);
+    let (mut daemon, socket) = start(&site, &device);
+    let queued = (202, json!({ "queued": "b.img" }));
+    let path = "/v1/blobs/b.img/prefetch?off=8192&len=4096";
+    assert_eq!(ask_json(&socket, "POST", path), queued);
+    let done = |bytes: u64| json!({ "blob": null, "waiting": 0, "bytes": bytes });
+    let wait_for = |bytes| {
+        let began = Instant::now();
+        while ask_json(&socket, "GET", "/v1/prefetch") != (200, done(bytes)) {
+            assert!(began.elapsed() < PATIENCE);
+        }
+    };
+    wait_for(4096);
+    assert_eq!(site.missing("b.img"), (1 << 20) - 4096);
+    assert_eq!(
+        ask_json(&socket, "POST", "/v1/blobs/b%2eimg/prefetch"),
+        queued
+    );
+    wait_for(1 << 20);
+    assert_eq!(site.cached("b.img", 0, 1 << 20), bytes);
+    let forgotten = (200, json!({ "forgotten": 0 }));
+    assert_eq!(ask_json(&socket, "DELETE", "/v1/prefetch"), forgotten);
+    for (method, path, status) in [
+        ("POST", "/v1/blobs/absent/prefetch", 404),
+        ("POST", "/v1/blobs//prefetch", 404),
+        ("POST", "/v1/blobs/b.img/fetch", 404),
+        ("POST", "/v1/blobs/b.img/prefetch/", 404),
+        ("GET", "/v1/blobs/b.img/prefetch", 405),
+        ("POST", "/v1/blobs/b.img/prefetch?off=0", 400),
+        ("POST", "/v1/blobs/b.img/prefetch?off=0&len=-1", 400),
+        (
+            "POST",
+            "/v1/blobs/b.img/prefetch?off=1&len=18446744073709551615",
+            400,
+        ),
+        ("POST", "/v1/blobs/b.img/prefetch?all", 400),
+    ] {
+        assert_eq!(ask(&socket, method, path).0, status, "{path}");
+    }
+    // One that ends behind the blob is refused later, in the log.
+    let path = "/v1/blobs/b.img/prefetch?off=0&len=1048577";
+    assert_eq!(ask_json(&socket, "POST", path), queued);
+    wait_for(1 << 20);
+    daemon.signal(Signal::TERM);
+    assert!(daemon.end().0);
+}
+
+#[test]
 fn reloading_tells_what_has_changed() {
     let site = Site::new();
     site.blob("a.img", 4096);
@@ -202,7 +253,10 @@ fn metrics_of_the_daemon_and_of_the_kernel() {
     }
     counts.begin();
     counts.failed();
-    let text = metrics::text(&counts, &Kernel::read(&tables));
+    counts.prefetched(1000);
+    counts.culled(100);
+    counts.culled(200);
+    let text = metrics::text(&counts, Some(8192), &Kernel::read(&tables));
     // A name is shown as everywhere, a"b as a\"b, and that is a label's text.
     for line in [
         "# TYPE demandd_requests_total counter",
@@ -210,6 +264,10 @@ fn metrics_of_the_daemon_and_of_the_kernel() {
         "demandd_requests_total{result=\"failed\"} 1",
         "demandd_bytes_total 24576",
         "demandd_requests_in_flight 1",
+        "demandd_prefetched_bytes_total 1000",
+        "demandd_culled_blobs_total 2",
+        "demandd_culled_bytes_total 300",
+        "demandd_cache_bytes 8192",
         "demandd_request_seconds_bucket{le=\"0.001\"} 2",
         "demandd_request_seconds_bucket{le=\"0.003\"} 3",
         "demandd_request_seconds_bucket{le=\"0.1\"} 4",

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use demandd::cull::{self, When};
 use demandd::device::Device;
 use demandd::serve::Options;
 use rustix::io::Errno;
@@ -106,13 +107,20 @@ struct Culler {
 }
 
 impl Culler {
-    fn start(site: &Site, patience: Option<Duration>) -> Self {
+    /// One that culls when its disk gets full, and waits for `patience` when nothing is left to cull.
+    fn start(site: &Site, patience: Duration) -> Self {
+        let when = When {
+            disk: true,
+            size: None,
+            patience,
+        };
+        Self::with(site, Some(when))
+    }
+
+    fn with(site: &Site, cull: Option<When>) -> Self {
         let disk = Arc::new(Disk::default());
         let (sender, answers) = channel();
-        let options = Options {
-            cull: patience,
-            ..options()
-        };
+        let options = Options { cull, ..options() };
         let daemon = Daemon::with_device(site, options, |node| {
             let device = Culling {
                 node,
@@ -182,7 +190,7 @@ fn exists(site: &Site, name: &str) -> bool {
 fn the_blob_that_was_not_used_for_longest_goes_first_and_no_more_than_have_to() {
     let site = Site::new();
     blobs(&site, &["e", "d", "c", "b", "a"]);
-    let culler = Culler::start(&site, Some(NEVER));
+    let culler = Culler::start(&site, NEVER);
     // Used now, so it is the last one.
     assert_eq!(culler.ask(1, 0, 4096, "De"), "done 1");
     culler.settle();
@@ -211,7 +219,7 @@ fn the_blob_that_was_not_used_for_longest_goes_first_and_no_more_than_have_to() 
 fn a_blob_in_use_stays_and_counts_as_used() {
     let site = Site::new();
     blobs(&site, &["a", "b", "c"]);
-    let culler = Culler::start(&site, Some(NEVER));
+    let culler = Culler::start(&site, NEVER);
     culler.disk.use_only(&["Da"]);
     culler.want(1);
     wait_until("a blob is culled", || !culler.disk.culled().is_empty());
@@ -229,7 +237,7 @@ fn a_blob_in_use_stays_and_counts_as_used() {
 fn what_was_in_use_is_tried_again_while_blobs_go() {
     let site = Site::new();
     blobs(&site, &["a", "b"]);
-    let culler = Culler::start(&site, Some(NEVER));
+    let culler = Culler::start(&site, NEVER);
     culler.disk.use_only(&["Da"]);
     culler.want(2);
     wait_until("a is tried twice", || culler.disk.count() >= 3);
@@ -243,7 +251,7 @@ fn what_was_in_use_is_tried_again_while_blobs_go() {
 fn when_nothing_is_left_to_cull_it_waits() {
     let site = Site::new();
     blobs(&site, &["a", "b"]);
-    let culler = Culler::start(&site, Some(NEVER));
+    let culler = Culler::start(&site, NEVER);
     culler.disk.use_only(&["Da", "Db"]);
     culler.want(1);
     wait_until("both are tried", || culler.disk.count() >= 2);
@@ -257,7 +265,7 @@ fn when_nothing_is_left_to_cull_it_waits() {
 fn after_a_while_it_tries_again() {
     let site = Site::new();
     blobs(&site, &["a"]);
-    let culler = Culler::start(&site, Some(Duration::from_millis(20)));
+    let culler = Culler::start(&site, Duration::from_millis(20));
     culler.disk.use_only(&["Da"]);
     culler.want(1);
     wait_until("it is tried twice", || culler.disk.count() >= 2);
@@ -272,7 +280,7 @@ fn a_blob_of_which_nothing_is_present_is_left_alone() {
     let site = Site::new();
     site.blob("empty", 8192);
     blobs(&site, &["a"]);
-    let culler = Culler::start(&site, Some(Duration::from_millis(20)));
+    let culler = Culler::start(&site, Duration::from_millis(20));
     culler.want(2);
     wait_until("the other one is culled", || !exists(&site, "a"));
     culler.settle();
@@ -285,7 +293,7 @@ fn a_blob_of_which_nothing_is_present_is_left_alone() {
 fn a_culled_blob_is_closed_and_is_fetched_again_once_it_is_prepared() {
     let site = Site::new();
     let bytes = site.blob("a.img", 8192);
-    let culler = Culler::start(&site, Some(NEVER));
+    let culler = Culler::start(&site, NEVER);
     assert_eq!(culler.ask(1, 0, 8192, "Da.img"), "done 1");
     assert!(site.is_open("a.img"));
     culler.want(1);
@@ -301,11 +309,75 @@ fn a_culled_blob_is_closed_and_is_fetched_again_once_it_is_prepared() {
     culler.daemon.end();
 }
 
+/// What the blobs of these tests take of the disk.
+fn taken(site: &Site) -> u64 {
+    cull::taken(&cull::candidates(&site.volume(), |_| None).unwrap())
+}
+
+/// Culls when the blobs take more than this, whatever the kernel says.
+fn of_size(size: u64, patience: Duration) -> Option<When> {
+    Some(When {
+        disk: false,
+        size: Some(size),
+        patience,
+    })
+}
+
+#[test]
+fn when_the_blobs_take_more_than_they_may_the_oldest_go() {
+    let site = Site::new();
+    blobs(&site, &["d", "c", "b", "a"]);
+    let one = taken(&site) / 4;
+    let culler = Culler::with(&site, of_size(2 * one, Duration::from_millis(20)));
+    wait_until("two blobs are culled", || culler.disk.culled().len() >= 2);
+    assert_eq!(culler.disk.culled(), ["Dd", "Dc"]);
+    culler.settle();
+    assert_eq!(culler.disk.culled().len(), 2, "what is left may stay");
+    assert_eq!(taken(&site), 2 * one);
+    // What is fetched counts, and is the last to go.
+    site.blob("e", 8192);
+    assert_eq!(culler.ask(1, 0, 4096, "De"), "done 1");
+    wait_until("one more is culled", || culler.disk.culled().len() >= 3);
+    assert_eq!(culler.disk.culled(), ["Dd", "Dc", "Db"]);
+    culler.daemon.end();
+}
+
+#[test]
+fn a_limit_on_the_size_leaves_alone_what_the_kernel_wants_culled() {
+    let site = Site::new();
+    blobs(&site, &["a"]);
+    let size = taken(&site);
+    let culler = Culler::with(&site, of_size(size, Duration::from_millis(20)));
+    culler.want(1);
+    // It looks once a second at least.
+    thread::sleep(Duration::from_millis(1500));
+    assert_eq!(culler.disk.count(), 0);
+    culler.daemon.end();
+}
+
+#[test]
+fn more_than_the_limit_may_be_in_use() {
+    let site = Site::new();
+    blobs(&site, &["a", "b"]);
+    let culler = Culler::with(&site, of_size(0, Duration::from_millis(20)));
+    culler.disk.use_only(&["Da", "Db"]);
+    wait_until("both are tried twice", || culler.disk.count() >= 4);
+    assert!(exists(&site, "a") && exists(&site, "b"));
+    // A reader still gets what it needs.
+    assert_eq!(culler.ask(1, 4096, 4096, "Da"), "done 1");
+    culler.disk.use_only(&[]);
+    wait_until("they are culled", || {
+        !exists(&site, "a") && !exists(&site, "b")
+    });
+    culler.daemon.kernel.close();
+    assert!(culler.daemon.failure().contains("the device is gone"));
+}
+
 #[test]
 fn culling_can_be_switched_off() {
     let site = Site::new();
     blobs(&site, &["a"]);
-    let culler = Culler::start(&site, None);
+    let culler = Culler::with(&site, None);
     culler.want(1);
     culler.settle();
     assert_eq!(culler.disk.count(), 0);
@@ -317,7 +389,7 @@ fn the_working_directory_of_the_process_stays() {
     let site = Site::new();
     blobs(&site, &["a"]);
     let before = env::current_dir().unwrap();
-    let culler = Culler::start(&site, Some(NEVER));
+    let culler = Culler::start(&site, NEVER);
     culler.want(1);
     wait_until("the blob is culled", || !exists(&site, "a"));
     assert_eq!(env::current_dir().unwrap(), before);
@@ -328,7 +400,7 @@ fn the_working_directory_of_the_process_stays() {
 fn the_daemon_ends_with_its_device_while_it_waits_to_cull() {
     let site = Site::new();
     blobs(&site, &["a"]);
-    let culler = Culler::start(&site, Some(NEVER));
+    let culler = Culler::start(&site, NEVER);
     culler.disk.use_only(&["Da"]);
     culler.want(1);
     wait_until("it was tried", || culler.disk.count() >= 1);

@@ -75,6 +75,28 @@ fn the_one_that_was_not_used_for_longest_comes_first() {
 }
 
 #[test]
+fn what_has_to_go_for_a_limit_is_marked() {
+    let site = site();
+    let one = site.cache_file("old.img").metadata().unwrap().blocks() * 512;
+    let goes = |limit: u64| {
+        let limit = format!("--limit-size={limit}");
+        let (ok, stdout, stderr) = gc(&site, &["--dry-run", "--json", &limit]);
+        assert!(ok, "{stderr}");
+        let told: Value = serde_json::from_str(&stdout).unwrap();
+        let blobs = told["blobs"].as_array().unwrap();
+        let goes = blobs.iter().map(|blob| blob["goes"] == true);
+        goes.collect::<Vec<_>>()
+    };
+    assert_eq!(goes(3 * one), [false, false, false]);
+    assert_eq!(goes(3 * one - 1), [true, false, false]);
+    // The second one is in use.
+    assert_eq!(goes(one), [true, false, true]);
+    assert_eq!(goes(0), [true, false, true]);
+    let (_, stdout, _) = gc(&site, &["--dry-run", "--limit-size=1K"]);
+    assert!(stdout.contains("goes    old.img\n"), "{stdout}");
+}
+
+#[test]
 fn nothing_is_removed_and_it_has_to_be_said() {
     let site = site();
     let (ok, stdout, _) = gc(&site, &["--dry-run"]);

@@ -4,17 +4,20 @@
 mod stand_in;
 
 use std::sync::mpsc::channel;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use demandd::blobs::Blobs;
+use demandd::cull::When;
 use demandd::image::build::describe;
 use demandd::image::verify::{chunks, manifest};
-use demandd::prefetch::Target;
+use demandd::prefetch::{Queue, Target};
 use demandd::serve::{Options, Plan};
 use demandd::source::Kind::{Lasting, Overload, Passing};
 use demandd::source::Source;
-use stand_in::daemon::{options, Daemon, NEVER};
+use rustix::io::Errno;
+use stand_in::daemon::{options, Daemon, Refusing, NEVER};
 use stand_in::fake::{Act, Fake};
 use stand_in::{mirrors, record, Site, PATIENCE};
 
@@ -38,7 +41,7 @@ fn site() -> (Site, Vec<u8>) {
 
 fn plan(targets: &str) -> Plan {
     Plan {
-        targets: Target::list(targets.as_bytes()),
+        queue: Queue::new(Target::list(targets.as_bytes())).into(),
         workers: 1,
         rate: None,
     }
@@ -243,13 +246,107 @@ fn nothing_is_prefetched_onto_a_disk_that_gets_full() {
     // This device can be written, which means that something should be culled. Nothing can be: it is not that of a kernel.
     let options = Options {
         prefetch: plan("a.img\n"),
-        cull: Some(NEVER),
+        cull: Some(When {
+            disk: true,
+            size: None,
+            patience: NEVER,
+        }),
         ..options()
     };
     let daemon = Daemon::with_blobs(blobs, options, |node| node);
     assert_eq!(daemon.ask(1, SIZE - 4096, 4096, "Da.img"), "done 1\n");
     assert_eq!(source.asked(), [(SIZE - CHUNK..SIZE, false)]);
     daemon.end();
+}
+
+#[test]
+fn nothing_is_prefetched_when_the_blobs_take_more_than_they_may() {
+    let (site, bytes) = site();
+    let source = Fake::new("a", &bytes, vec![], || Act::Give);
+    let blobs = Blobs::new(
+        site.volume(),
+        mirrors(vec![Box::new(source.clone())]),
+        8,
+        NEVER,
+    );
+    // A piece every 1.5 seconds, and a look every second: the first piece is too much already.
+    let options = Options {
+        prefetch: Plan {
+            rate: Some(PIECE * 2 / 3),
+            ..plan("a.img\n")
+        },
+        cull: Some(When {
+            disk: false,
+            size: Some(4096),
+            patience: NEVER,
+        }),
+        ..options()
+    };
+    let queue = Arc::clone(&options.prefetch.queue);
+    // All of it is in use.
+    let daemon = Daemon::with_blobs(blobs, options, |node| {
+        Refusing::new(node, "cull ", Errno::BUSY, u32::MAX)
+    });
+    wait_for("the first piece", || source.asked().len() == 1);
+    wait_for("nothing waits", || queue.state() == (None, 0));
+    thread::sleep(Duration::from_secs(2));
+    let left = site.missing("a.img");
+    assert!((1..SIZE).contains(&left), "{left}");
+    // A reader gets what it needs.
+    assert_eq!(daemon.ask(1, SIZE - 4096, 4096, "Da.img"), "done 1\n");
+    daemon.end();
+}
+
+#[test]
+fn what_is_added_while_it_serves_comes_too() {
+    let (site, bytes) = site();
+    let source = Fake::new("a", &bytes, vec![], || Act::Give);
+    let plan = plan("");
+    let queue = Arc::clone(&plan.queue);
+    let daemon = serve(&site, &[&source], plan);
+    assert_eq!(daemon.ask(1, 0, 4096, "Da.img"), "done 1\n");
+    assert!(queue.add(Target::parse("a.img:65536+4096".as_ref())));
+    wait_for("the range", || {
+        site.missing("a.img") == SIZE - CHUNK - CHUNK
+    });
+    // It goes on waiting after that.
+    assert!(queue.add(Target::parse("a.img".as_ref())));
+    wait_for("all of it", || site.missing("a.img") == 0);
+    wait_for("nothing waits", || queue.state() == (None, 0));
+    assert_eq!(site.cached("a.img", 0, SIZE as usize), bytes);
+    daemon.end();
+    assert!(!queue.add(Target::parse("a.img".as_ref())), "it has ended");
+}
+
+#[test]
+fn what_waits_can_be_thrown_away() {
+    let (site, bytes) = site();
+    let (go, piece) = channel();
+    let source = Fake::new("a", &bytes, vec![Act::Wait(piece)], || Act::Give);
+    let plan = plan("a.img\na.img:0+4096\na.img:65536+1\n");
+    let queue = Arc::clone(&plan.queue);
+    let daemon = serve(&site, &[&source], plan);
+    wait_for("the first piece", || source.asked().len() == 1);
+    assert_eq!(queue.state(), (Some("a.img".into()), 2));
+    assert_eq!(queue.clear(), 3);
+    assert_eq!(queue.state(), (None, 0));
+    // The piece comes, and it is the last one; then comes what was added afterwards.
+    assert!(queue.add(Target::parse(format!("a.img:{}+4096", 2 * PIECE).as_ref())));
+    go.send(()).unwrap();
+    wait_for("both", || site.missing("a.img") == SIZE - PIECE - CHUNK);
+    wait_for("nothing waits", || queue.state() == (None, 0));
+    assert_eq!(source.asked().len(), 2);
+    daemon.end();
+}
+
+#[test]
+fn there_is_an_end_to_how_much_waits() {
+    let queue = Queue::default();
+    let target = Target::parse("a.img".as_ref());
+    let added = std::iter::repeat_with(|| queue.add(target.clone()));
+    assert_eq!(added.take_while(|added| *added).count(), 65_536);
+    assert_eq!(queue.clear(), 65_536);
+    assert!(queue.add(target));
 }
 
 #[test]

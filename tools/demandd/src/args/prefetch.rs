@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 use demandd::cache::Volume;
-use demandd::prefetch::Target;
+use demandd::prefetch::{Queue, Target};
 use demandd::serve::Plan;
 use demandd::size;
 use demandd::source::mirror::Mirrors;
@@ -81,13 +81,9 @@ pub(crate) struct Background {
 
 impl Background {
     pub(crate) fn plan(&self, volume: &Volume, mirrors: &Mirrors) -> Result<Plan> {
+        let list = self.prefetch_list.as_deref();
         Ok(Plan {
-            targets: targets(
-                &self.prefetch,
-                self.prefetch_list.as_deref(),
-                volume,
-                mirrors,
-            )?,
+            queue: Queue::new(targets(&self.prefetch, list, volume, mirrors)?).into(),
             workers: self.prefetch_workers.into(),
             rate: self.prefetch_rate,
         })

@@ -26,6 +26,7 @@ use demandd::abi::header::cachefiles_demand_req as Raw;
 use demandd::abi::RECORD_SIZE;
 use demandd::blobs::Blobs;
 use demandd::cache::{missing_bytes, Volume};
+use demandd::counts::Counts;
 use demandd::gate::Gate;
 use demandd::prefetch::{Prefetch, Queue, Target};
 use demandd::source::directory::Directory;
@@ -74,13 +75,15 @@ impl Site {
     pub fn prefetch(&self, target: &str) -> anyhow::Result<u64> {
         let blobs = Blobs::new(self.volume(), self.mirrors(), 8, PATIENCE);
         let result = Mutex::new(None);
+        let queue = Queue::new(vec![Target::parse(OsStr::new(target))]);
+        queue.close();
         let prefetch = Prefetch {
             blobs: &blobs,
             gate: &Gate::new(None),
             patience: Some(PATIENCE),
-            full: &|| false,
+            counts: &Counts::default(),
             report: &|_, told| *result.lock().unwrap() = Some(told),
-            queue: Queue::new(vec![Target::parse(OsStr::new(target))]),
+            queue: &queue,
         };
         prefetch.work()?;
         result.into_inner().unwrap().expect("a report")

@@ -7,7 +7,7 @@
 . "${0%/*}/by_hand.sh"
 
 load_modules
-plan 43
+plan 49
 
 # A disk of its own, with blocks that are smaller than those that are fetched (T29).
 DISK=$((96 * MiB)) OLD=$((32 * MiB))
@@ -140,6 +140,29 @@ start_daemon --brun 50% --bcull 30% --bstop 10%
 check "demandd culls what is not mounted" wait_for 20 eval '[ ! -e "$(cache_file old.img)" ]'
 check "and nothing else" eval '[ -e "$(cache_file data)" ] && [ -e "$(cache_file one.img)" ]'
 check "until there is space" column_becomes 10 caches culling 0
+umount "$MNT"
+stop_daemon
+wait_for 10 fails cache_bound
+
+# --- demandd keeps to a size --------------------------------------------------------------
+
+rm -f "$CACHE/ballast"
+prepare old.img >/dev/null
+"$DEMANDD" prefetch --root "$CACHE" --source "$SOURCE" old.img >/dev/null
+start_daemon --cull off --limit-size $((OLD / 2))
+mount_image one.img device=data
+check "demandd culls what takes more of the disk than it may" wait_for 20 eval '[ ! -e "$(cache_file old.img)" ]'
+check "and no more than that" eval '[ -e "$(cache_file data)" ] && [ -e "$(cache_file one.img)" ]'
+stop_daemon
+prepare old.img >/dev/null
+"$DEMANDD" prefetch --root "$CACHE" --source "$SOURCE" old.img >/dev/null
+start_daemon --cull off --limit-size 4K
+check "with less than what is mounted takes, the rest goes" wait_for 20 eval '[ ! -e "$(cache_file old.img)" ]'
+check "the daemon says that it is too much" \
+	wait_for 20 grep -q 'more of the disk than they may, and nothing is left to cull' "$DAEMON_LOG"
+check "what is mounted stays" eval '[ -e "$(cache_file data)" ] && [ -e "$(cache_file one.img)" ]'
+fresh_range
+check "and what is missing of it is fetched" reads_right
 umount "$MNT"
 stop_daemon
 wait_for 10 fails cache_bound
