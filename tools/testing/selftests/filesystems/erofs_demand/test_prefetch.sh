@@ -4,7 +4,7 @@
 . "${0%/*}/lib.sh"
 
 load_modules
-plan 15
+plan 18
 
 MiB=1048576
 BIG=$((32 * MiB))
@@ -91,4 +91,16 @@ start_daemon --delay-ms 20
 mount_image two.img device=data
 check "prefetching while others read gives right bytes" race
 check "after that everything is there, and right" all_present
+
+# api METHOD PATH: asks the daemon on its socket.
+api() { python3 "${0%/*}/api.py" "$TMP/api" "$@"; }
+idle() { api GET /v1/prefetch | grep -q '"blob":null,.*"waiting":0}'; }
+empty_cache
+start_daemon --api "$TMP/api"
+mount_image two.img device=data
+check "a daemon can be told to prefetch a range" \
+	eval 'api POST "/v1/blobs/data/prefetch?off=0&len=$((16 * MiB))" && wait_for 20 idle && equal "$(percent data)" 25'
+check "and whole blobs" \
+	eval 'api POST /v1/blobs/two.img/prefetch && api POST /v1/blobs/data/prefetch && wait_for 30 idle'
+check "then everything is there, and right" all_present
 finish
