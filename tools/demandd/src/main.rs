@@ -153,7 +153,7 @@ fn tell_status(args: &Status) -> Result<()> {
         let kernel = Kernel::read(&args.kernel);
         print(&match args.output.is_for_programs() {
             true => status::json(&rows, &kernel) + "\n",
-            false => clear.to_owned() + &status::table(&rows, &kernel),
+            false => clear.to_owned() + &status::table(&rows, &kernel, args.watch.is_some()),
         })?;
         match args.watch {
             Some(seconds) => std::thread::sleep(Duration::from_secs(seconds.into())),

@@ -84,7 +84,7 @@ fn status(machine: &Machine, wanted: &Wanted) -> String {
         return "no cache was named".to_owned();
     };
     match Volume::new(root, &wanted.volume).and_then(|volume| status::rows(&volume)) {
-        Ok(rows) => status::table(&rows, &Kernel::read(&machine.path(DIR))),
+        Ok(rows) => status::table(&rows, &Kernel::read(&machine.path(DIR)), false),
         Err(error) => format!("{error:#}"),
     }
 }

@@ -10,6 +10,9 @@ use serde_json::{json, Value};
 use crate::cache::{missing_bytes, Volume};
 use crate::kernel::Kernel;
 
+/// How wide a bar is.
+const BAR: usize = 20;
+
 /// One blob's share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -31,6 +34,12 @@ impl Row {
             Some(percent) => u64::try_from(percent).unwrap_or(100),
             None => 100,
         }
+    }
+
+    /// The share as a bar, of which only a blob that is complete has all.
+    fn bar(&self) -> String {
+        let full = usize::try_from(self.percent()).unwrap_or(100) * BAR / 100;
+        format!("{:.<BAR$}  ", "#".repeat(full))
     }
 
     /// For programs.
@@ -70,16 +79,21 @@ pub fn total(rows: &[Row]) -> Row {
     }
 }
 
-/// The tables for people.
-pub fn table(rows: &[Row], kernel: &Kernel) -> String {
+/// The tables for people, with a bar for each blob's share if that is wanted.
+pub fn table(rows: &[Row], kernel: &Kernel, bars: bool) -> String {
     let total = total(rows);
-    let mut text = format!("{:>15} {:>15} {:>4}  blob\n", "size", "present", "%");
+    let head = if bars { BAR + 2 } else { 0 };
+    let mut text = format!(
+        "{:>15} {:>15} {:>4}  {:head$}blob\n",
+        "size", "present", "%", ""
+    );
     for row in rows.iter().chain([&total]) {
         text += &format!(
-            "{:>15} {:>15} {:>4}  {}\n",
+            "{:>15} {:>15} {:>4}  {}{}\n",
             row.size,
             row.present,
             row.percent(),
+            if bars { row.bar() } else { String::new() },
             row.name
         );
     }

@@ -221,6 +221,32 @@ fn status_can_be_watched() {
 }
 
 #[test]
+fn whoever_watches_sees_bars() {
+    let site = Site::new();
+    let half = site.blob("half.img", 8192);
+    let almost = site.blob("most.img", 4096 * 100);
+    site.blob("none.img", 4096);
+    let write = |name, bytes: &[u8]| {
+        std::os::unix::fs::FileExt::write_all_at(&site.cache_file(name), bytes, 0).unwrap();
+    };
+    write("half.img", &half[..4096]);
+    write("most.img", &almost[..4096 * 99]);
+    let root = site.root();
+    let args = ["status", "--root", str(&root), "--watch"];
+    let mut status = Daemon::spawn(demandd().args(args));
+    let lines: Vec<_> = std::iter::repeat_with(|| status.line()).take(5).collect();
+    for (line, end) in lines.iter().zip([
+        "   %                        blob\n",
+        "  50  ##########..........  half.img\n",
+        "  99  ###################.  most.img\n",
+        "   0  ....................  none.img\n",
+        "  97  ###################.  total\n",
+    ]) {
+        assert!(line.ends_with(end), "{line}");
+    }
+}
+
+#[test]
 fn a_second_signal_does_not_wait() {
     let site = Site::new();
     site.blob("a.img", 4096);
