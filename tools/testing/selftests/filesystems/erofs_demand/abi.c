@@ -26,6 +26,8 @@
 #include <unistd.h>
 
 #include <linux/cachefiles_demand.h>
+
+#include "ktap.h"
 #include <linux/capability.h>
 
 _Static_assert(sizeof(struct cachefiles_demand_req) == 280, "size of a record");
@@ -46,27 +48,8 @@ typedef struct cachefiles_demand_req record_t;
 
 static const char *root, *tag, *cache_file_name;
 static int device, file, cache_file;
-static int count, failed;
 /* The largest id so far. */
 static uint64_t last_id;
-
-/* --- reporting ----------------------------------------------------------- */
-
-static void check(const char *what, long got, long wanted)
-{
-	if (got != wanted) {
-		printf("# got %ld, wanted %ld\n", got, wanted);
-		failed++;
-	}
-	printf("%s %d %s\n", got == wanted ? "ok" : "not ok", ++count, what);
-	fflush(stdout);
-}
-
-static void die(const char *what)
-{
-	printf("Bail out! %s: %s\n", what, strerror(errno));
-	exit(1);
-}
 
 /* --- the device: what a call returns, or the error as a negative number ---- */
 

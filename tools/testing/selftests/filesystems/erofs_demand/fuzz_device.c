@@ -33,9 +33,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fuzz_device.h"
@@ -55,19 +53,6 @@ static const char *mounts_dir;
 static pid_t daemon_pid;
 
 /* --- for all -------------------------------------------------------------- */
-
-uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000ULL + now.tv_nsec / 1000000;
-}
-
-void sleep_ms(unsigned int ms)
-{
-	usleep(ms * 1000);
-}
 
 void violation(const char *format, ...)
 {
@@ -104,35 +89,6 @@ bool count(const char *name, bool succeeded)
 	counter->tried++;
 	counter->succeeded += succeeded;
 	return succeeded;
-}
-
-void die_with_parent(pid_t parent)
-{
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)
-		_exit(1);
-}
-
-uint64_t rnd(uint64_t *state)
-{
-	/* splitmix64 */
-	uint64_t z = *state += 0x9e3779b97f4a7c15;
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-	z = (z ^ z >> 27) * 0x94d049bb133111eb;
-	return z ^ z >> 31;
-}
-
-uint64_t rnd_below(uint64_t *state, uint64_t below)
-{
-	uint64_t z = rnd(state);
-
-	return below ? z % below : 0;
-}
-
-bool one_in(uint64_t *state, unsigned int n)
-{
-	return rnd_below(state, n) == 0;
 }
 
 int open_device(int flags)

@@ -17,6 +17,8 @@
 
 #include <linux/cachefiles_demand.h>
 
+#include "common.h"
+
 #define BLOCK CACHEFILES_DEMAND_BLOCK
 #define RECORD sizeof(struct cachefiles_demand_req)
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
@@ -126,21 +128,12 @@ extern struct shared *shared;
 
 /* --- fuzz_device.c -------------------------------------------------------- */
 
-uint64_t now_ms(void);
-void sleep_ms(unsigned int ms);
 /* A promise of the kernel is broken: say how; the run has failed. */
 __attribute__((format(printf, 1, 2))) void violation(const char *format, ...);
 /* This program cannot go on. */
 __attribute__((noreturn)) void die(const char *what);
 /* Counts a try of something; `name` is a string constant. Returns `succeeded`. */
 bool count(const char *name, bool succeeded);
-/* Ends with the process that forked this one. */
-void die_with_parent(pid_t parent);
-
-/* Random numbers: the same for the same seed. */
-uint64_t rnd(uint64_t *state);
-uint64_t rnd_below(uint64_t *state, uint64_t below);
-bool one_in(uint64_t *state, unsigned int n);
 
 /* Opens the device under a number that no other file has. */
 int open_device(int flags);

@@ -34,11 +34,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "stress.h"
@@ -62,19 +60,6 @@ static pid_t daemon_pid, rotator_pid, dropper_pid;
 
 /* --- for all ---------------------------------------------------------------------------- */
 
-uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000ULL + now.tv_nsec / 1000000;
-}
-
-void sleep_ms(unsigned int ms)
-{
-	usleep(ms * 1000);
-}
-
 void violation(const char *format, ...)
 {
 	char text[1024];
@@ -93,13 +78,6 @@ void die(const char *what)
 	if (shared)
 		shared->violations++;
 	exit(2);
-}
-
-void die_with_parent(pid_t parent)
-{
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)
-		_exit(1);
 }
 
 void begin(struct actor *actor, const char *what, int image, unsigned int number,
@@ -128,28 +106,6 @@ void note_error(const struct actor *actor, uint64_t begun, int error)
 		violation("%s of file %u at %llu: an error, but no request has failed for %llu ms",
 			  actor->what, actor->number, (unsigned long long)actor->offset,
 			  (unsigned long long)(now_ms() - shared->last_fail_ms));
-}
-
-uint64_t rnd(uint64_t *state)
-{
-	/* splitmix64 */
-	uint64_t z = *state += 0x9e3779b97f4a7c15;
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-	z = (z ^ z >> 27) * 0x94d049bb133111eb;
-	return z ^ z >> 31;
-}
-
-uint64_t rnd_below(uint64_t *state, uint64_t below)
-{
-	uint64_t z = rnd(state);
-
-	return below ? z % below : 0;
-}
-
-bool one_in(uint64_t *state, unsigned int n)
-{
-	return rnd_below(state, n) == 0;
 }
 
 uint64_t content(unsigned int number, uint64_t word)

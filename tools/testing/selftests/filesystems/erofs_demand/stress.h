@@ -16,6 +16,8 @@
 
 #include <linux/cachefiles_demand.h>
 
+#include "common.h"
+
 #define BLOCK CACHEFILES_DEMAND_BLOCK
 #define MAX_IMAGES 16
 #define MAX_BLOBS 8
@@ -96,14 +98,10 @@ extern struct shared *shared;
 
 /* --- stress.c ---------------------------------------------------------------------- */
 
-uint64_t now_ms(void);
-void sleep_ms(unsigned int ms);
 /* A promise is broken: say how; the run has failed. */
 __attribute__((format(printf, 1, 2))) void violation(const char *format, ...);
 /* This program cannot go on. */
 __attribute__((noreturn)) void die(const char *what);
-/* Ends with the process that forked this one. */
-void die_with_parent(pid_t parent);
 
 /* The calls of an actor that may have to wait for the daemon. */
 void begin(struct actor *actor, const char *what, int image, unsigned int number,
@@ -111,11 +109,6 @@ void begin(struct actor *actor, const char *what, int image, unsigned int number
 void end(struct actor *actor);
 /* Counts an error of a call that began then: EIO, if a request may have failed since. */
 void note_error(const struct actor *actor, uint64_t begun, int error);
-
-/* Random numbers: the same for the same seed. */
-uint64_t rnd(uint64_t *state);
-uint64_t rnd_below(uint64_t *state, uint64_t below);
-bool one_in(uint64_t *state, unsigned int n);
 
 /*
  * The content of file `number`: every eight bytes, as a little-endian number, are

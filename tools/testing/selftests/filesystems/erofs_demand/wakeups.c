@@ -23,6 +23,8 @@
 
 #include <linux/cachefiles_demand.h>
 
+#include "ktap.h"
+
 #define BLOCK CACHEFILES_DEMAND_BLOCK
 #define RECORD sizeof(struct cachefiles_demand_req)
 #define PLAN 29
@@ -31,25 +33,8 @@
 
 static const char *root, *tag;
 static int device, edges, file;
-static int count, failed;
 static off_t first_block, next_block;
 static struct cachefiles_demand_req records[MANY];
-
-static void check(const char *what, long got, long wanted)
-{
-	if (got != wanted) {
-		printf("# got %ld, wanted %ld\n", got, wanted);
-		failed++;
-	}
-	printf("%s %d %s\n", got == wanted ? "ok" : "not ok", ++count, what);
-	fflush(stdout);
-}
-
-static void die(const char *what)
-{
-	printf("Bail out! %s: %s\n", what, strerror(errno));
-	exit(1);
-}
 
 /* 0 or the error. */
 static long command(const char *format, const char *argument)
