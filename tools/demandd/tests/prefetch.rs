@@ -47,16 +47,19 @@ fn plan(targets: &str) -> Plan {
     }
 }
 
-fn serve(site: &Site, sources: &[&Fake], prefetch: Plan) -> Daemon {
+fn blobs(site: &Site, sources: &[&Fake]) -> Blobs {
     let sources = sources
         .iter()
         .map(|&source| Box::new(source.clone()) as Box<dyn Source>);
-    let blobs = Blobs::new(site.volume(), mirrors(sources.collect()), 8, NEVER);
+    Blobs::new(site.volume(), mirrors(sources.collect()), 8, NEVER)
+}
+
+fn serve(site: &Site, sources: &[&Fake], prefetch: Plan) -> Daemon {
     let options = Options {
         prefetch,
         ..options()
     };
-    Daemon::with_blobs(blobs, options, |node| node)
+    Daemon::with_blobs(blobs(site, sources), options, |node| node)
 }
 
 fn wait_for(what: &str, is: impl Fn() -> bool) {
@@ -237,12 +240,6 @@ fn the_end_does_not_wait_for_what_is_left() {
 fn nothing_is_prefetched_onto_a_disk_that_gets_full() {
     let (site, bytes) = site();
     let source = Fake::new("a", &bytes, vec![], || Act::Give);
-    let blobs = Blobs::new(
-        site.volume(),
-        mirrors(vec![Box::new(source.clone())]),
-        8,
-        NEVER,
-    );
     // This device can be written, which means that something should be culled. Nothing can be: it is not that of a kernel.
     let options = Options {
         prefetch: plan("a.img\n"),
@@ -253,7 +250,7 @@ fn nothing_is_prefetched_onto_a_disk_that_gets_full() {
         }),
         ..options()
     };
-    let daemon = Daemon::with_blobs(blobs, options, |node| node);
+    let daemon = Daemon::with_blobs(blobs(&site, &[&source]), options, |node| node);
     assert_eq!(daemon.ask(1, SIZE - 4096, 4096, "Da.img"), "done 1\n");
     assert_eq!(source.asked(), [(SIZE - CHUNK..SIZE, false)]);
     daemon.end();
@@ -263,12 +260,6 @@ fn nothing_is_prefetched_onto_a_disk_that_gets_full() {
 fn nothing_is_prefetched_when_the_blobs_take_more_than_they_may() {
     let (site, bytes) = site();
     let source = Fake::new("a", &bytes, vec![], || Act::Give);
-    let blobs = Blobs::new(
-        site.volume(),
-        mirrors(vec![Box::new(source.clone())]),
-        8,
-        NEVER,
-    );
     // A piece every 1.5 seconds, and a look every second: the first piece is too much already.
     let options = Options {
         prefetch: Plan {
@@ -284,7 +275,7 @@ fn nothing_is_prefetched_when_the_blobs_take_more_than_they_may() {
     };
     let queue = Arc::clone(&options.prefetch.queue);
     // All of it is in use.
-    let daemon = Daemon::with_blobs(blobs, options, |node| {
+    let daemon = Daemon::with_blobs(blobs(&site, &[&source]), options, |node| {
         Refusing::new(node, "cull ", Errno::BUSY, u32::MAX)
     });
     wait_for("the first piece", || source.asked().len() == 1);
