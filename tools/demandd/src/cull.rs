@@ -194,7 +194,8 @@ impl Culler<'_> {
                 log!("{why}, and nothing is left to cull: what is present is in use");
                 told = left;
             }
-            if self.pause(self.when.patience)? == Woken::Ended {
+            // The kernel would go on saying that it wants more.
+            if reason == Reason::Disk && self.pause(self.when.patience)? == Woken::Ended {
                 break;
             }
         }
