@@ -213,7 +213,7 @@ fn status_counts_what_is_present() {
         .map(|row| (row.size, row.present, row.percent()))
         .collect();
     assert_eq!(counts, [(409_600, 4096, 1), (5000, 5000, 100)]);
-    let table = table(&rows, &kernel);
+    let table = table(&rows, &kernel, false);
     let total = table.lines().last().unwrap();
     assert_eq!(
         total.split_whitespace().collect::<Vec<_>>(),

@@ -85,7 +85,7 @@ fn people_get_tables() {
         ("objects", OBJECTS),
         ("requests", REQUESTS),
     ]);
-    let text = table(&[], &kernel);
+    let text = table(&[], &kernel, false);
     let (_, requests) = text.split_once("kernel: requests\n").unwrap();
     assert_eq!(
         requests,
