@@ -11,7 +11,7 @@ use demandd::digest::Digest;
 use demandd::image::build::describe;
 use demandd::source::oci::{manifest, Layer};
 use demandd::source::Kind;
-use stand_in::process::{demandd, str};
+use stand_in::process::{demandd, make_script, str};
 use stand_in::pushed::{failure, image, open, push_to, read_manifest, serve, CHUNK, SIZE};
 use stand_in::registry::{send, Registry};
 use stand_in::web::{empty, Fault, Web};
@@ -170,6 +170,50 @@ fn a_registry_can_want_a_password_itself() {
     let text = format!("{:#}", failure(&place).error);
     assert!(text.contains("does not take"), "{text}");
     assert!(case.registry.tokens.asked().is_empty());
+}
+
+#[test]
+fn a_program_may_have_the_password() {
+    let case = Case::new();
+    case.push();
+    case.registry.state.lock().unwrap().login = format!("Basic {LOGIN}");
+    case.registry.expire();
+    let dir = case.site.path("docker");
+    fs::create_dir(&dir).unwrap();
+    let host = case.registry.web.address;
+    let config = format!("{{\"credHelpers\": {{\"{host}\": \"ours\"}}}}");
+    fs::write(dir.join("config.json"), config).unwrap();
+    let program = dir.join("docker-credential-ours");
+    let place = case.registry.place(":1");
+    let verify = |answer: &str| {
+        make_script(&program, answer);
+        let output = demandd()
+            .args(["image", "verify", "--proxy=none", "--source", &place, "a"])
+            .env("DOCKER_CONFIG", &dir)
+            .env("PATH", format!("{}:/usr/bin:/bin", dir.display()))
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!stderr.contains("sesame"), "{stderr}");
+        (output.status.success(), stderr)
+    };
+    // Whoever is asked for another server has nothing.
+    let answer = format!(
+        "read server; test \"$server\" = {host} || exit 1\n\
+         echo '{{\"Username\": \"Aladdin\", \"Secret\": \"open sesame\"}}'"
+    );
+    let (ok, stderr) = verify(&answer);
+    assert!(ok, "{stderr}");
+    case.registry.expire();
+    let (ok, stderr) = verify("echo credentials not found in native keychain; exit 1");
+    let nothing = format!("nobody, and docker-credential-ours has nothing for {host}");
+    assert!(!ok && stderr.contains(&nothing), "{stderr}");
+    let (ok, stderr) = verify("exit 1");
+    let fails = format!("docker-credential-ours, asked for {host}: it fails");
+    assert!(!ok && stderr.contains(&fails), "{stderr}");
+    let (ok, stderr) = verify("echo '{\"Username\": \"Aladdin\", \"Secret\": \"open, sesame\"}'");
+    let wrong = format!("no token for what docker-credential-ours has for {host}");
+    assert!(!ok && stderr.contains(&wrong), "{stderr}");
 }
 
 #[test]

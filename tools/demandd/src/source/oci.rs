@@ -5,6 +5,8 @@
 //! or whatever that sends to, is a web server like any other.
 
 pub mod auth;
+mod helper;
+pub mod logins;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -16,7 +18,8 @@ use anyhow::{anyhow, bail, ensure, Context, Result};
 use serde_json::{json, Value};
 use ureq::http::{header, StatusCode, Uri};
 
-use self::auth::{Logins, Registry};
+use self::auth::Registry;
+use self::logins::Logins;
 use super::http::access::Access;
 use super::http::client::{Ask, Session};
 use super::http::secret::SecretFile;

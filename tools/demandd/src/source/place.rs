@@ -15,7 +15,7 @@ use super::http::client::Session;
 use super::http::secret::{bearer, Login, SecretFile};
 use super::http::{self, Client, Http, Options};
 use super::mirror::Mirrors;
-use super::oci::auth::Logins;
+use super::oci::logins::Logins;
 use super::oci::{self, Image, Reference};
 use super::s3::{Bucket, Key};
 use super::{Itself, Source};
@@ -362,7 +362,7 @@ impl Place {
         };
         let image = Image::new(name, plain)?;
         let file = self.get("auth-file").map(PathBuf::from);
-        let file = file.or_else(oci::auth::usual_file);
+        let file = file.or_else(oci::logins::usual_file);
         let file = file
             .map(|file| SecretFile::open(&file, Logins::parse))
             .transpose()?;

@@ -28,6 +28,16 @@ pub fn str(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+/// Makes a program that is a script for the shell.
+pub fn make_script(program: &Path, script: &str) {
+    let text = program.with_extension("text");
+    std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+    // Not by this process: a child of another thread could still have it open for writing.
+    let mut install = Command::new("install");
+    let installed = install.arg("-m700").args([&text, program]).status();
+    assert!(installed.unwrap().success());
+}
+
 /// A daemon in a process of its own. Killed when the test ends.
 pub struct Daemon {
     pub child: Child,

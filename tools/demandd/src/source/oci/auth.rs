@@ -1,113 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Who asks a registry: a user and a password from a file as `docker login` makes it, or a token that is got with these.
+//! Who asks a registry: a user and a password, from a file as `docker login` makes it or from a program that this names,
+//! or a token that is got with these.
 //!
 //! A registry that answers 401 says what it wants (RFC 7235): "Basic", or "Bearer" with the address of a server that gives
 //! tokens (the token authentication of the distribution project). A token is kept until it is refused.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use anyhow::{anyhow, Context, Result};
-use base64::prelude::{Engine as _, BASE64_STANDARD};
+use anyhow::{anyhow, Result};
 use serde_json::Value;
 use ureq::http::{header, HeaderValue, Method, StatusCode, Uri};
 
+use super::helper;
+use super::logins::{Known, Logins, Whereabouts};
 use crate::log;
 use crate::source::http::access::{Access, Refusal, Refused, Shown, Verdict};
 use crate::source::http::client::{Answer, Ask, Client, Origin, Payload};
 use crate::source::http::escape;
-use crate::source::http::secret::{bearer, Login, Secret, SecretFile};
+use crate::source::http::secret::{bearer, Secret, SecretFile};
 use crate::source::Failure;
 
 /// The largest answer with a token in bytes.
 const ANSWER_MAX: u64 = 1 << 20;
-
-/// What a file knows of registries.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Logins(Vec<(String, Known)>);
-
-/// What is known of one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Known {
-    Login(Login),
-    /// A token that others are got with.
-    Identity(Secret),
-}
-
-/// The file that `docker login` writes, if there is one.
-pub fn usual_file() -> Option<PathBuf> {
-    let dir = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker"));
-    let file = dir.or_else(home)?.join("config.json");
-    file.exists().then_some(file)
-}
-
-impl Logins {
-    /// Reads the part `auths` of a file. What is wrong is not quoted.
-    pub fn parse(text: &str) -> Result<Self> {
-        let file: Value = serde_json::from_str(text)
-            .map_err(|error| anyhow!("it is not JSON: line {}", error.line()))?;
-        let Some(auths) = file.get("auths").and_then(Value::as_object) else {
-            return Ok(Self(Vec::new()));
-        };
-        let mut logins = Vec::new();
-        for (key, value) in auths {
-            let known = Known::parse(value).with_context(|| format!("what it has for {key:?}"))?;
-            logins.extend(known.map(|known| (normal(key).to_owned(), known)));
-        }
-        Ok(Self(logins))
-    }
-
-    /// What is known of a repository: what says most about it.
-    fn of(&self, repository: &str) -> Option<&Known> {
-        let matches = |key: &str| {
-            let rest = repository.strip_prefix(key);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        let found = self.0.iter().filter(|(key, _)| matches(key));
-        found
-            .max_by_key(|(key, _)| key.len())
-            .map(|(_, known)| known)
-    }
-}
-
-impl Known {
-    fn parse(value: &Value) -> Result<Option<Self>> {
-        let text = |key: &str| {
-            value
-                .get(key)
-                .and_then(Value::as_str)
-                .filter(|text| !text.is_empty())
-        };
-        if let Some(token) = text("identitytoken") {
-            return Ok(Some(Self::Identity(Secret::new(token))));
-        }
-        if let Some(auth) = text("auth") {
-            let bad = "\"auth\" is not the base64 of USER:PASSWORD";
-            let pair = BASE64_STANDARD.decode(auth).map_err(|_| anyhow!(bad))?;
-            let pair = String::from_utf8(pair).map_err(|_| anyhow!(bad))?;
-            return Ok(Some(Self::Login(Login::parse(&pair).context(bad)?)));
-        }
-        Ok(text("username")
-            .zip(text("password"))
-            .map(|(user, password)| {
-                Self::Login(Login {
-                    user: Secret::new(user),
-                    password: Secret::new(password),
-                })
-            }))
-    }
-}
-
-/// The name of a registry as files have it: they may have an address.
-fn normal(key: &str) -> &str {
-    let key = key.split_once("://").map_or(key, |(_, rest)| rest);
-    let key = key.trim_end_matches('/');
-    let version = key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2"));
-    version.unwrap_or(key)
-}
 
 /// What a registry wants to see.
 #[derive(Debug, PartialEq, Eq)]
@@ -172,6 +88,13 @@ pub struct Registry {
     state: Mutex<State>,
 }
 
+/// Who asks.
+struct Asker {
+    known: Option<Known>,
+    /// For people.
+    told: String,
+}
+
 #[derive(Debug, Default)]
 struct State {
     stamp: u64,
@@ -192,23 +115,38 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Which credentials are meant, for people.
-    fn told(&self, known: Option<&Known>) -> String {
-        match (&self.file, known) {
-            (Some(file), Some(_)) => format!("what is in {}", file.path().display()),
-            (Some(file), None) => {
-                let path = file.path().display();
-                format!("nobody, and {path} has nothing for {}", self.repository)
+    /// Who asks now.
+    fn asker(&self, until: Instant) -> Result<Asker> {
+        let Some(file) = &self.file else {
+            return Ok(Asker {
+                known: None,
+                told: "nobody (see auth-file)".to_owned(),
+            });
+        };
+        let path = file.path().display();
+        let nothing = format!("nobody, and {path} has nothing for {}", self.repository);
+        let (known, told) = match file.get().1.of(&self.repository) {
+            None => (None, nothing),
+            Some(Whereabouts::Here(known)) => (Some(known), format!("what is in {path}")),
+            Some(Whereabouts::Helper { name, server }) => {
+                let program = format!("docker-credential-{name}");
+                match helper::ask(&name, &server, until)? {
+                    Some(known) => (Some(known), format!("what {program} has for {server}")),
+                    None => (
+                        None,
+                        format!("nobody, and {program} has nothing for {server}"),
+                    ),
+                }
             }
-            (None, _) => "nobody (see auth-file)".to_owned(),
-        }
+        };
+        Ok(Asker { known, told })
     }
 
     /// Gets a token. A refusal is told as such.
     fn token(
         &self,
         challenge: &Challenge,
-        known: Option<&Known>,
+        asker: &Asker,
         (client, home, until): (&Client, &Origin, Instant),
     ) -> Result<Result<Secret, String>, Failure> {
         let realm = challenge.get("realm").unwrap_or_default();
@@ -235,7 +173,7 @@ impl Registry {
         let form;
         let mut headers = Vec::new();
         let mut ask = Ask::get("");
-        let url = match known {
+        let url = match &asker.known {
             Some(Known::Identity(token)) => {
                 let token = escape(OsStr::new(token.reveal()));
                 form = format!(
@@ -277,7 +215,7 @@ impl Registry {
         ) {
             return Ok(Err(format!(
                 "{host} gives no token for {} ({status})",
-                self.told(known)
+                asker.told
             )));
         }
         answer
@@ -319,20 +257,20 @@ impl Access for Registry {
         if let Some(Err(error)) = self.file.as_ref().map(SecretFile::reload) {
             log!("{error:#}");
         }
-        let logins = self.file.as_ref().map(|file| file.get().1);
-        let known = logins
-            .as_ref()
-            .and_then(|logins| logins.of(&self.repository));
         let stays = |why: String| {
             Ok(Verdict::Stays(Some(Refused {
                 why,
                 everything: true,
             })))
         };
+        let asker = match self.asker(refusal.until) {
+            Ok(asker) => asker,
+            Err(error) => return stays(format!("{error:#}")),
+        };
         if !first {
             return stays(match status {
-                StatusCode::FORBIDDEN => format!("not for {}", self.told(known)),
-                _ => format!("it does not take the token for {}", self.told(known)),
+                StatusCode::FORBIDDEN => format!("not for {}", asker.told),
+                _ => format!("it does not take the token for {}", asker.told),
             });
         }
         let headers = refusal.response.headers();
@@ -340,18 +278,18 @@ impl Access for Registry {
         let find = |scheme: &str| challenges.iter().find(|one| one.scheme == scheme);
         let new = if let Some(challenge) = find("bearer") {
             let with = (refusal.client, refusal.home, refusal.until);
-            match self.token(challenge, known, with)? {
+            match self.token(challenge, &asker, with)? {
                 Ok(token) => token,
                 Err(why) => return stays(why),
             }
         } else {
-            match (find("basic"), known) {
+            match (find("basic"), &asker.known) {
                 (Some(_), Some(Known::Login(login))) => login.basic(),
-                _ => return stays(format!("not for {}", self.told(known))),
+                _ => return stays(format!("not for {}", asker.told)),
             }
         };
         if state.shown.as_ref() == Some(&new) {
-            return stays(format!("it does not take {}", self.told(known)));
+            return stays(format!("it does not take {}", asker.told));
         }
         *state = State {
             stamp: state.stamp.wrapping_add(1),
@@ -401,38 +339,6 @@ mod tests {
         for bad in ["", ",", "=", "a=b", "Bearer realm=\"x"] {
             let all = parse(bad);
             assert!(all.iter().all(|one| one.pairs.is_empty()), "{bad}: {all:?}");
-        }
-    }
-
-    #[test]
-    fn what_says_most_about_a_repository_is_taken() {
-        let text = r#"{"auths": {
-            "https://host/v1/": {"auth": "QWxhZGRpbjpvcGVuIHNlc2FtZQ=="},
-            "host/team": {"username": "u", "password": "p"},
-            "host:5000": {"identitytoken": "t"},
-            "empty": {}
-        }, "credsStore": "desktop"}"#;
-        let logins = Logins::parse(text).unwrap();
-        let basic = |repository: &str| match logins.of(repository) {
-            Some(Known::Login(login)) => login.user.reveal().to_owned(),
-            Some(Known::Identity(token)) => format!("({})", token.reveal()),
-            None => String::new(),
-        };
-        assert_eq!(basic("host/other/app"), "Aladdin");
-        assert_eq!(basic("host/team/app"), "u");
-        assert_eq!(basic("host/teams/app"), "Aladdin");
-        assert_eq!(basic("host:5000/app"), "(t)");
-        assert_eq!(
-            (basic("hostess/app"), basic("empty/app")),
-            (String::new(), String::new())
-        );
-        for bad in [
-            "xyzzy",
-            r#"{"auths": {"h": {"auth": "xyzzy!"}}}"#,
-            r#"{"auths": {"h": {"auth": "eHl6enk="}}}"#,
-        ] {
-            let error = format!("{:#}", Logins::parse(bad).unwrap_err());
-            assert!(!error.contains("xyzzy"), "{error}");
         }
     }
 }
