@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -77,19 +78,38 @@ pub fn push(
     for item in &items {
         let one = || -> Result<bool> {
             let (file, size) = dir.open(OsStr::new(&item.name))?;
+            let before = changed(&file)?;
             ensure!(
                 size == item.size && digest_of(&file)? == item.digest,
                 "it is not as the manifest says: it has changed, or is damaged"
             );
-            retry(&item.name, || match store.has(item)? {
+            let had = retry(&item.name, || match store.has(item)? {
                 true => Ok(true),
                 false => store.put(item, &file).map(|()| false),
-            })
+            })?;
+            // Without a manifest nobody looks for it there, but it would be taken for the right one the next time.
+            ensure!(
+                had || changed(&file)? == before,
+                "it has changed while it was pushed: remove what is there"
+            );
+            Ok(had)
         };
         let had = one().with_context(|| format!("cannot push {}", item.name))?;
         tell(item, had)?;
     }
     retry(name, || store.finish(&items)).with_context(|| format!("cannot push {name}"))
+}
+
+/// When a file was last changed, by its size and two of its times.
+fn changed(file: &File) -> io::Result<(u64, [i64; 4])> {
+    let meta = file.metadata()?;
+    let times = [
+        meta.mtime(),
+        meta.mtime_nsec(),
+        meta.ctime(),
+        meta.ctime_nsec(),
+    ];
+    Ok((meta.len(), times))
 }
 
 /// The files of an image, in the order in which they are pushed.
