@@ -209,8 +209,15 @@ fn a_program_may_have_the_password() {
     let nothing = format!("nobody, and docker-credential-ours has nothing for {host}");
     assert!(!ok && stderr.contains(&nothing), "{stderr}");
     let (ok, stderr) = verify("exit 1");
-    let fails = format!("docker-credential-ours, asked for {host}: it fails");
+    let fails =
+        format!("no token for nobody, since docker-credential-ours, asked for {host}: it fails");
     assert!(!ok && stderr.contains(&fails), "{stderr}");
+    // Which does for what is public.
+    let wants = std::mem::take(&mut case.registry.state.lock().unwrap().login);
+    let (ok, stderr) = verify("exit 1");
+    assert!(ok, "{stderr}");
+    case.registry.state.lock().unwrap().login = wants;
+    case.registry.expire();
     let (ok, stderr) = verify("echo '{\"Username\": \"Aladdin\", \"Secret\": \"open, sesame\"}'");
     let wrong = format!("no token for what docker-credential-ours has for {host}");
     assert!(!ok && stderr.contains(&wrong), "{stderr}");

@@ -115,31 +115,37 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who asks now.
-    fn asker(&self, until: Instant) -> Result<Asker> {
+    /// Who asks now. A program that fails is no reason not to ask as nobody: many images are public.
+    fn asker(&self, until: Instant) -> Asker {
         let Some(file) = &self.file else {
-            return Ok(Asker {
+            return Asker {
                 known: None,
                 told: "nobody (see auth-file)".to_owned(),
-            });
+            };
         };
         let path = file.path().display();
-        let nothing = format!("nobody, and {path} has nothing for {}", self.repository);
         let (known, told) = match file.get().1.of(&self.repository) {
-            None => (None, nothing),
+            None => {
+                let repository = &self.repository;
+                (
+                    None,
+                    format!("nobody, and {path} has nothing for {repository}"),
+                )
+            }
             Some(Whereabouts::Here(known)) => (Some(known), format!("what is in {path}")),
             Some(Whereabouts::Helper { name, server }) => {
                 let program = format!("docker-credential-{name}");
-                match helper::ask(&name, &server, until)? {
-                    Some(known) => (Some(known), format!("what {program} has for {server}")),
-                    None => (
+                match helper::ask(&name, &server, until) {
+                    Ok(Some(known)) => (Some(known), format!("what {program} has for {server}")),
+                    Ok(None) => (
                         None,
                         format!("nobody, and {program} has nothing for {server}"),
                     ),
+                    Err(error) => (None, format!("nobody, since {error:#}")),
                 }
             }
         };
-        Ok(Asker { known, told })
+        Asker { known, told }
     }
 
     /// Gets a token. A refusal is told as such.
@@ -263,10 +269,7 @@ impl Access for Registry {
                 everything: true,
             })))
         };
-        let asker = match self.asker(refusal.until) {
-            Ok(asker) => asker,
-            Err(error) => return stays(format!("{error:#}")),
-        };
+        let asker = self.asker(refusal.until);
         if !first {
             return stays(match status {
                 StatusCode::FORBIDDEN => format!("not for {}", asker.told),
