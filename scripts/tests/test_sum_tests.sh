@@ -13,7 +13,7 @@ sums() {
 }
 end='# exit status 0\n'
 
-plan 17
+plan 20
 check "cargo results are added up" sums "7 passed, 0 failed, 1 skipped" 0 \
 	"test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured\ntest result: ok. 2 passed; 0 failed; 0 ignored; 0 measured\n$end"
 check "a failed cargo test counts" sums "4 passed, 1 failed" 1 \
@@ -48,4 +48,14 @@ check "a guest that died in a suite is a failure of each level" sums "1 passed, 
 printf '1..2\n  1..2\n  ok 1 a\n  not ok 2 b\nnot ok 1 suite # exit=1 \n  1..1\n  ok 1 a\nok 2 other\n# exit status 1\n' >"$TMP/log"
 "$SCRIPTS/sum-tests" "$TMP/log" >"$TMP/sum" || :
 check "a failure is named with the suite it is in" equal "$(head -n 1 "$TMP/sum")" "  failed: suite: b"
+
+printf '1..3\n  1..2\n  # not this\n  ok 1 a\n  # got 1\n  # wanted 2\n  not ok 2 b\n  # kernel: a line\n  # 3 s\nnot ok 1 suite # exit=1 \n' >"$TMP/log"
+printf '  1..1\n  ok 1 c\n  # waits\nnot ok 2 hung # TIMEOUT\nnot ok 3 silent\n# exit status 1\n' >>"$TMP/log"
+"$SCRIPTS/sum-tests" "$TMP/log" >"$TMP/sum" || :
+check "what it said before is below it" equal "$(sed -n '1,3p' "$TMP/sum")" \
+	"$(printf '  failed: suite: b\n    # got 1\n    # wanted 2')"
+check "or what was said last of all, if the suite is what failed" equal "$(sed -n '4,5p' "$TMP/sum")" \
+	"$(printf '  failed: hung # TIMEOUT\n    # waits')"
+check "nothing, if it said nothing" equal "$(sed -n '6,$p' "$TMP/sum")" \
+	"$(printf '  failed: silent\n2 passed, 3 failed')"
 finish
