@@ -26,7 +26,7 @@ help:
 	@echo 'make test-host   tests of the daemon and of the pure crates'
 	@echo 'make test-vm     kernel selftests; T="mount share" runs only these'
 	@echo 'make test-debug  the same suites on a kernel with KASAN, lockdep, kmemleak and KUnit, which is built'
-	@echo '                 first (about 20 minutes, once); T as above'
+	@echo '                 first (about 20 minutes, once); T as above; J=2: shared by two VMs'
 	@echo 'make stress      64 readers against a daemon that is killed all the time; S=SECONDS (600), K=debug'
 	@echo 'make kill-loop   kill -9 of the daemon amid verified fetches; N=KILLS (50), K=debug'
 	@echo 'make outage      a web server that is away for S=SECONDS (60), in three ways; K=debug'
@@ -117,7 +117,7 @@ test-vm: guest-modules daemon tree-image image-matrix
 	@T='$(T)' scripts/run-tests vm
 
 test-debug: guest-modules-debug daemon tree-image image-matrix
-	@T='$(T)' scripts/run-tests debug
+	@T='$(T)' J='$(J)' scripts/run-tests debug
 
 bench: guest-modules daemon
 	@$(enter) make -s -C /src/tools/bench OUTPUT=/build/bench
