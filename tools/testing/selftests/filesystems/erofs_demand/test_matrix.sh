@@ -46,9 +46,9 @@ set_kinds() {
 	[ -z "$kinds" ] || return 0
 	case $SLOW,$1 in
 	1,*) kinds='demand block file' ;;
-	*,1) kinds=demand ;;
-	*,2) kinds=block ;;
-	*,3) kinds=file ;;
+	*,1) kinds='demand' ;;
+	*,2) kinds='block' ;;
+	*,3) kinds='file' ;;
 	esac
 }
 
