@@ -242,11 +242,13 @@ static long do_read(void)
 /* Whether allocations of this task may fail, where only those of marked tasks do. */
 static void mark(const char *value)
 {
-	int fd = open("/proc/self/make-it-fail", O_WRONLY | O_CLOEXEC);
+	static int fd = -1;
 
+	/* Kept open: while the task is marked, opening it may fail. */
+	if (fd < 0)
+		fd = open("/proc/self/make-it-fail", O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || write(fd, value, 1) != 1)
 		die("cannot mark the task");
-	close(fd);
 }
 
 /* Reads as other things do, for so long: errors are expected, wrong bytes are not. */
