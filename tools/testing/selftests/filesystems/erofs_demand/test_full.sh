@@ -25,7 +25,10 @@ new_disk() {
 }
 # Takes up all space, or all but some bytes.
 fill_disk() {
-	dd if=/dev/zero of="$CACHE/ballast" bs=1024 status=none 2>/dev/null || :
+	# To the last block in few steps: each is slow on a debug kernel.
+	for size in 1M 1K; do
+		dd if=/dev/zero bs="$size" status=none 2>/dev/null || :
+	done >>"$CACHE/ballast"
 	sync "$CACHE/ballast"
 	[ $# = 0 ] || truncate -s "-$1" "$CACHE/ballast"
 	sync
@@ -36,7 +39,7 @@ fill_disk() {
 # Takes up all names for files.
 fill_inodes() {
 	mkdir "$CACHE/inodes"
-	seq -f "$CACHE/inodes/%.0f" 100000 | xargs touch 2>/dev/null || :
+	seq -f "$CACHE/inodes/%.0f" "$(stat -f -c %c "$CACHE")" | xargs touch 2>/dev/null || :
 	fails touch "$CACHE/inodes/one-more" 2>/dev/null
 }
 free_disk() {
