@@ -78,7 +78,7 @@ fn read_here(object: Arc<Object>, start: u64, read: CacheRead) {
             }
             read.complete(Err(ENOSPC));
         }
-        Ok(holes) => match Miss::new(object, start, read) {
+        Ok(holes) => match Miss::new(object, start, known, read) {
             Ok(miss) => miss.begin(&holes),
             // The read was dropped, which failed it.
             Err(_) => {}
@@ -167,6 +167,8 @@ fn holes(object: &Object, start: u64, len: u64) -> Result<KVec<(u64, u64)>> {
 pub(crate) struct Miss {
     object: Arc<Object>,
     start: u64,
+    /// The disk's errors that had come before the daemon was asked.
+    known: WriteErrors,
     #[pin]
     read: Mutex<Option<CacheRead>>,
     /// Requests without an answer, and one while they are being made.
@@ -176,11 +178,17 @@ pub(crate) struct Miss {
 }
 
 impl Miss {
-    fn new(object: Arc<Object>, start: u64, read: CacheRead) -> Result<Arc<Self>> {
+    fn new(
+        object: Arc<Object>,
+        start: u64,
+        known: WriteErrors,
+        read: CacheRead,
+    ) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 object,
                 start,
+                known,
                 read <- new_mutex!(Some(read)),
                 pending: Atomic::new(1),
                 errno: Atomic::new(0),
@@ -242,7 +250,9 @@ impl Miss {
         let len = u64_from(len).min(self.object.size().saturating_sub(self.start));
         let known = self.object.confirm()?;
         self.object.for_each_missing(self.start, len, |run| {
-            if self.object.cache.requests.may_print() {
+            // Bytes that the disk has lost meanwhile are not the daemon's fault, and the log tells
+            // of them.
+            if known == self.known && self.object.cache.requests.may_print() {
                 pr_err!(
                     "cache {:?}: file {:?}: the daemon said done, but {} bytes at {} are missing\n",
                     self.object.cache.tag(),

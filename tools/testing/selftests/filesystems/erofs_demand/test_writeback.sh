@@ -13,7 +13,7 @@
 . "${0%/*}/by_hand.sh"
 
 FILE_SYSTEMS=${FILE_SYSTEMS:-ext4 xfs}
-TESTS_EACH=26
+TESTS_EACH=31
 SIZE=$((16 * MiB))
 PIECE=$((16 * BLOCK))
 # Unmounted after the cache, which is on it: see cleanup.
@@ -104,6 +104,12 @@ gets_rest() {
 	done
 	return 1
 }
+# Brings what was taken, and says so once the disk has lost it.
+lost_before_done() {
+	while read -r id off len; do write_data "$off" "$len" || return 1; done <"$TMP/taken"
+	loses_bytes || return 1
+	for id in $ids; do tell "done $id" || return 1; done
+}
 # Fetches some pieces, whose names are $pieces, while the disk is full.
 fetch() {
 	pieces=''
@@ -166,6 +172,12 @@ test_file_system() {
 	check "$1: and, later, the third one" asks_and_gets "$4"
 
 	check "$1: the disk can be filled again" fill_disk
+	fresh_range "$PIECE"
+	check "$1: a piece is asked for" asks "$range"
+	check "$1: the disk loses it before the daemon says done" lost_before_done
+	check "$1: no reader gets anything else" eval 'wait_for 20 ended_or_served && { got_fewer || reader_right; }'
+	check "$1: the daemon is not blamed" fails kernel_log_has 'the daemon said done'
+	check "$1: what he asked for once more is lost, too" loses_bytes
 	tell "granule $SIZE"
 	fresh_range
 	check "$1: everything is fetched" eval 'asks_and_gets "$range" &&
