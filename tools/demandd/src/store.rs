@@ -24,7 +24,8 @@ use crate::digest::{Digest, Hasher};
 use crate::log;
 use crate::manifest::{list_file, manifest_file, Manifest, MANIFEST_MAX};
 use crate::source::directory;
-use crate::source::http::client::{join, text, Answer, Ask, Payload, Session};
+use crate::source::http::client::{Ask, Payload};
+use crate::source::http::session::{join, text, Answer, Session};
 use crate::source::oci::{self, Image, Layer};
 use crate::source::{Failure, Kind, Source as _};
 

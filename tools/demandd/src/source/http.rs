@@ -9,6 +9,7 @@
 pub mod access;
 pub mod client;
 pub mod secret;
+pub mod session;
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -24,8 +25,9 @@ use ureq::http::{header, StatusCode, Uri};
 use ureq::BodyReader;
 
 use self::access::{Access, Anybody};
-use self::client::{io_failure, text, Answer, Ask, Elsewhere, Session};
+use self::client::{io_failure, Ask};
 pub use self::client::{Client, Options};
+use self::session::{text, Answer, Elsewhere, Session};
 use super::{is_no_image, Failure, How, Itself, Ranges, Source, Stream};
 use crate::digest::Digest;
 

@@ -11,8 +11,8 @@ use anyhow::{bail, ensure, Context, Result};
 
 use super::directory::Directory;
 use super::http::access::{Access, Header};
-use super::http::client::Session;
 use super::http::secret::{bearer, Login, SecretFile};
+use super::http::session::Session;
 use super::http::{self, Client, Http, Options};
 use super::mirror::Mirrors;
 use super::oci::logins::Logins;

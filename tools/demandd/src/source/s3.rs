@@ -13,8 +13,9 @@ use ureq::http::{header, HeaderName, StatusCode, Uri};
 
 use self::sigv4::{authorization, hex, stamp, Scope, Signed};
 use super::http::access::{Access, Refusal, Refused, Shown, Verdict};
-use super::http::client::{text, Ask, Session};
+use super::http::client::Ask;
 use super::http::secret::{Secret, SecretFile};
+use super::http::session::{text, Session};
 use super::http::{directory, escape, Found, Places};
 use super::Failure;
 

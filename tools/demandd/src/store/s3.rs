@@ -16,8 +16,9 @@ use ureq::http::{header, HeaderName, Method, StatusCode};
 
 use super::{digest_of, head, other, retry, soon, Item, Store, LONG_PATIENCE};
 use crate::log;
-use crate::source::http::client::{text, Answer, Ask, Payload, Session};
+use crate::source::http::client::{Ask, Payload};
 use crate::source::http::escape;
+use crate::source::http::session::{text, Answer, Session};
 use crate::source::s3::{element, Bucket};
 use crate::source::Failure;
 

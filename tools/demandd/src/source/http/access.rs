@@ -8,8 +8,9 @@ use anyhow::{anyhow, Result};
 use ureq::http::{header, HeaderName, HeaderValue, Response, StatusCode, Uri};
 use ureq::Body;
 
-use super::client::{Ask, Client, Origin};
+use super::client::{Ask, Client};
 use super::secret::{Secret, SecretFile};
+use super::session::Origin;
 use crate::source::Failure;
 
 /// Shows a server who asks.

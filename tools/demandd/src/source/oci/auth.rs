@@ -17,9 +17,10 @@ use super::helper;
 use super::logins::{Known, Logins, Whereabouts};
 use crate::log;
 use crate::source::http::access::{Access, Refusal, Refused, Shown, Verdict};
-use crate::source::http::client::{Answer, Ask, Client, Origin, Payload};
+use crate::source::http::client::{Ask, Client, Payload};
 use crate::source::http::escape;
 use crate::source::http::secret::{bearer, Secret, SecretFile};
+use crate::source::http::session::{Answer, Origin};
 use crate::source::Failure;
 
 /// The largest answer with a token in bytes.
