@@ -35,7 +35,9 @@ mounts_and_reads_happened() {
 	[ "$(how_often mounted)" -gt "$ROUNDS" ] && [ "$(how_often "refused E.*")" -gt "$ROUNDS" ] &&
 		[ "$(how_often "read [02]")" -gt 0 ] && [ "$(how_often "read 137")" -gt 0 ]
 }
-daemons_happened() { [ "$(grep "^daemon" "$TMP/happened" | sort -u | wc -l)" -ge 5 ]; }
+daemons_happened() {
+	while read -r how; do [ "$(how_often "daemon $how")" -gt 0 ] || return 1; done <"$TMP/ends"
+}
 everything_happened() { mounts_and_reads_happened && daemons_happened; }
 
 # --- those who race ------------------------------------------------------------------
@@ -43,16 +45,18 @@ everything_happened() { mounts_and_reads_happened && daemons_happened; }
 serve_by_demandd() {
 	"$DEMANDD" serve --root "$CACHE" --source "$SOURCE" --tag "$TAG" "$@" >"$TMP/demandd" 2>&1 &
 }
-# A daemon that serves, for a while, and ends in some way.
+# A daemon that serves, for a while, and ends in some way: each time in another one, since
+# chance would leave some out where there is time for few.
+next_end() { sed -n "$(($(how_often "daemon .*") % $(wc -l <"$TMP/ends") + 1))p" "$TMP/ends"; }
 daemons() {
 	while again; do
-		case $(random 0 5) in
-		0) how="killed" && serve_by_demandd --linger 0 && pause "$LIFE" && kill -KILL $! ;;
-		1) how="killed, others wait" && serve_by_demandd --linger 1 && pause "$LIFE" && kill -KILL $! ;;
-		2) how="terminated" && serve_by_demandd --linger 1 && pause "$LIFE" && kill -TERM $! ;;
-		3) how="unbinds" && serve_by_demandd --unbind-at-exit && pause "$LIFE" && kill -TERM $! ;;
-		*)
-			how="many hands: $(shuf -e unbind close exit -n 1)"
+		how=$(next_end)
+		case $how in
+		killed) serve_by_demandd --linger 0 && pause "$LIFE" && kill -KILL $! ;;
+		"killed, others wait") serve_by_demandd --linger 1 && pause "$LIFE" && kill -KILL $! ;;
+		terminated) serve_by_demandd --linger 1 && pause "$LIFE" && kill -TERM $! ;;
+		unbinds) serve_by_demandd --unbind-at-exit && pause "$LIFE" && kill -TERM $! ;;
+		"many hands: "*)
 			"$PROGRAMS/many_hands" "$CACHE" "$TAG" "$(random 0 $((LIFE * SLOW)))" "${how#*: }" \
 				"$(cache_file data)" "$SOURCE/data" "$(cache_file one.img)" "$SOURCE/one.img" \
 				"$(cache_file two.img)" "$SOURCE/two.img" 2>"$TMP/many-hands" &
@@ -171,6 +175,8 @@ prepare two.img >/dev/null
 mkdir "$MNT/1" "$MNT/2" "$MNT/3" "$TMP/failing"
 : >"$TMP/wrong"
 : >"$TMP/happened"
+shuf -e killed "killed, others wait" terminated unbinds \
+	"many hands: unbind" "many hands: close" "many hands: exit" >"$TMP/ends"
 
 for round in $(seq "$ROUNDS"); do
 	empty_blobs
