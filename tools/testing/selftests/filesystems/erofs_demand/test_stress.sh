@@ -71,6 +71,10 @@ same_everywhere() {
 		done
 	done
 }
+no_request_left() {
+	awk -v tag="$TAG/" 'index($NF, tag) == 1 { n++; print } END { exit n > 0 }' \
+		/sys/kernel/debug/cachefiles_demand/requests
+}
 unmount_all() { for m in "$MNT"/*; do umount "$m" || return 1; done; }
 
 [ -z "${STRESS_FS:-}" ] || make_file_system
@@ -83,7 +87,9 @@ $result "readers under stress get right bytes, and all return"
 check "a good daemon binds the same cache" start_daemon
 drop_caches
 check "every byte is right on all mounts" same_everywhere
-check "no request was called hung by the kernel" fails kernel_log_has 'has no answer for'
+# That one is old says little: on a slow kernel 64 readers ask for more than the daemon
+# answers in half a minute.
+check "no request is left without an answer" wait_for 10 no_request_left
 check "everything can be unmounted" unmount_all
 stop_daemon
 check "the modules unload" eval 'wait_for 10 module_unused erofs && rmmod erofs &&
