@@ -17,7 +17,8 @@ plan $((2 * ROUNDS + 7))
 PATIENCE=30
 
 # A round has its time; the last one goes on until everything has happened that can, or
-# for so long again as all of them took.
+# for four times as long as all of them took.
+MORE_SECONDS=$((4 * ROUNDS * ROUND_SECONDS))
 again() {
 	[ "$(date +%s)" -lt "$end" ] || {
 		[ "$round" = "$ROUNDS" ] && ! everything_happened && [ "$(date +%s)" -lt "$last_end" ]
@@ -125,7 +126,7 @@ unloaders() {
 
 start_racers() {
 	end=$(($(date +%s) + ROUND_SECONDS * SLOW))
-	last_end=$((end + ROUNDS * ROUND_SECONDS * SLOW))
+	last_end=$((end + MORE_SECONDS * SLOW))
 	racers=''
 	for racer in daemons "mounts one.img $MNT/1" "mounts two.img $MNT/2" "mounts one.img $MNT/3" \
 		failures lookers unloaders; do
@@ -182,7 +183,7 @@ for round in $(seq "$ROUNDS"); do
 	empty_blobs
 	start_racers
 	check "round $round: everybody returns (T1 T6 T21 T22 T42 T43)" \
-		wait_for $((ROUND_SECONDS * (ROUNDS + 1) + PATIENCE)) everybody_ended
+		wait_for $((ROUND_SECONDS + MORE_SECONDS + PATIENCE)) everybody_ended
 	check "round $round: nothing is left, and the modules unload (T11 T13 T44 T45 T47)" nothing_left
 done
 sort "$TMP/happened" | uniq -c | while read -r line; do note "$line"; done
